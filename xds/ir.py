@@ -1,0 +1,181 @@
+"""What one model's traffic shall look like, in plain values: the input of `translate`, free of protobuf.
+
+Every value is frozen, hashable and true from birth; equal values mean that nothing has to be sent.
+Names are Envoy's. Weights are basis points; durations are seconds; percentages are 0-100.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+WEIGHT_TOTAL = 10_000
+"""Every weighted route totals exactly this, for ever: a changed total would reshuffle sticky users."""
+
+VERSION_HEADER = "app-version"
+SHADOW_HEADER = "x-shadow"
+
+
+class Protocol(StrEnum):
+    """What Envoy speaks to a backend: AUTO follows the protocol of the request."""
+
+    HTTP1 = "http1"
+    H2C = "h2c"
+    AUTO = "auto"
+
+
+class StringMatch(StrEnum):
+    """How a header or query parameter is compared; PRESENT takes no value."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    SUFFIX = "suffix"
+    CONTAINS = "contains"
+    REGEX = "regex"
+    PRESENT = "present"
+
+
+class PathKind(StrEnum):
+    PREFIX = "prefix"
+    EXACT = "exact"
+    REGEX = "regex"
+
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One server: an IP address (EDS), or a DNS name when its backend says `dns`."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One Envoy cluster. `endpoints` is what may receive traffic now; it may be empty for an EDS cluster.
+
+    `name` is unique in the gateway, or equal in several models only when they share the very same server.
+    """
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    protocol: Protocol = Protocol.AUTO
+    dns: bool = False
+    connect_timeout: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMatch:
+    name: str
+    kind: StringMatch
+    value: str = ""
+    invert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueryMatch:
+    name: str
+    kind: StringMatch
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    kind: PathKind = PathKind.PREFIX
+    value: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """All parts must hold; `method` is a header match on `:method` to Envoy."""
+
+    path: PathMatch = PathMatch()
+    headers: tuple[HeaderMatch, ...] = ()
+    query: tuple[QueryMatch, ...] = ()
+    method: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One arm of a split. `weight` > 0 in basis points; arms keep their order during a run."""
+
+    backend: str
+    weight: int
+    version: str
+    set_request_headers: Headers = ()
+    remove_request_headers: tuple[str, ...] = ()
+    set_response_headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A copy of `percent` % of the route's requests; its answers never reach the user."""
+
+    backend: str
+    percent: float
+    version: str
+    set_request_headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`timeout` and `idle_timeout` in seconds, 0 = none. `hash_header`: sticky users by this request header."""
+
+    name: str
+    match: Match
+    targets: tuple[Target, ...]
+    mirrors: tuple[Mirror, ...] = ()
+    timeout: float = 0.0
+    idle_timeout: float = 300.0
+    hash_header: str | None = None
+
+    def __post_init__(self) -> None:
+        total = sum(target.weight for target in self.targets)
+        if total != WEIGHT_TOTAL or any(target.weight <= 0 for target in self.targets):
+            raise ValueError(
+                f"route {self.name!r}: weights must be positive and total {WEIGHT_TOTAL}, "
+                f"got {[target.weight for target in self.targets]}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """All of one model's traffic. `name` is "namespace/name"; routes are tried in order; the last one matches all."""
+
+    name: str
+    gateway: str
+    hosts: tuple[str, ...]
+    routes: tuple[Route, ...]
+    backends: tuple[Backend, ...]
+
+    def __post_init__(self) -> None:
+        known = {backend.name for backend in self.backends}
+        for route in self.routes:
+            for used in (*route.targets, *route.mirrors):
+                if used.backend not in known:
+                    raise ValueError(f"{self.name}: route {route.name!r} names backend {used.backend!r}, which the plan lacks")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """`tls` is the name of the SDS secret that holds the certificate, None for plain text.
+
+    `client_ca` is the name of the SDS validation context, when clients must show a certificate.
+    """
+
+    name: str
+    address: str
+    port: int
+    tls: str | None = None
+    client_ca: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A group of Envoys with the same `node.cluster`. More models than `on_demand_above` make scopes on demand."""
+
+    name: str
+    listeners: tuple[Listener, ...]
+    on_demand_above: int = 2_000
