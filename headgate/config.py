@@ -6,32 +6,36 @@ Every key is optional. Paths are relative to the file that names them. docs/conf
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
+    Strict,
+    ValidationError,
     ValidationInfo,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
+from router.rules import Broken
+from router.schema import Part
+from router.values import Duration, Label, PositiveDuration, Text, fault, shown
+from router.words import in_our_words
 from xds import ir
 
 DEFAULT_GATEWAY = "default"
+_ANY_ADDRESS = ("0.0.0.0", "::")
 
 
 def _path(value: Any, info: ValidationInfo) -> Path:
-    if isinstance(value, str) and value:
-        value = Path(value)
-    if not isinstance(value, Path):
-        raise ValueError("must be a path")
+    if not isinstance(value, str | Path) or not str(value):
+        raise fault(f"must be a path, not {shown(value)}", "relative paths start at the folder of this file")
     base: Path = (info.context or {}).get("base", Path())
-    return base / value.expanduser()
+    return base / Path(value).expanduser()
 
 
 def _readable(path: Path) -> Path:
@@ -39,31 +43,18 @@ def _readable(path: Path) -> Path:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+        raise fault(
+            f"cannot read {path}: {(error.strerror or str(error)).lower()}", "check the path and its rights"
+        ) from None
 
 
 AnyPath = Annotated[Path, BeforeValidator(_path)]
 File = Annotated[Path, BeforeValidator(_path), AfterValidator(_readable)]
-Port = Annotated[int, Field(ge=0, le=65535)]
+Port = Annotated[int, Strict(), Field(ge=0, le=65535)]
 """0 takes any free port, which only tests and demos want."""
-Seconds = Annotated[float, Field(strict=False, gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 
 
-class _Strict(BaseModel):
-    """Typos are errors, YAML is camelCase, values never change after birth."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
-
-
-class Tls(_Strict):
+class Tls(Part):
     """A certificate with its key, and the CA whose clients are let in (no CA: any client)."""
 
     certificate: File
@@ -75,65 +66,68 @@ class Tls(_Strict):
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, password="")
         except (ssl.SSLError, ValueError) as error:
-            raise ValueError(f"certificate {self.certificate} and key {self.key} {_fault(error)}") from None
+            what, hint = _misfit(error)
+            raise fault(f"certificate {self.certificate} and key {self.key} {what}", hint) from None
         if self.client_ca is not None:
             try:
                 ssl.create_default_context(cafile=str(self.client_ca))
             except ssl.SSLError:
-                raise ValueError(f"clientCA {self.client_ca} holds no certificate in PEM form") from None
+                raise fault(
+                    f"clientCA {self.client_ca} holds no certificate in PEM form", "give the CA's certificate"
+                ) from None
         return self
 
 
 class XdsTls(Tls):
     """`check_node`: the client certificate must name the `node.id` that the Envoy claims to be."""
 
-    check_node: bool = False
+    check_node: Annotated[bool, Strict()] = False
 
     @model_validator(mode="after")
     def _nodes_need_certificates(self) -> Self:
         if self.check_node and self.client_ca is None:
-            raise ValueError("checkNode needs clientCA: without it, Envoys show no certificate to check")
+            raise fault("checkNode needs clientCA", "without it Envoys show no certificate that could be checked")
         return self
 
 
-class Keepalive(_Strict):
-    """Pings on an idle xDS stream, so that a dead Envoy or a silent firewall is noticed. In seconds."""
+class Keepalive(Part):
+    """Pings on an idle xDS stream, so that a dead Envoy or a silent firewall is noticed."""
 
-    time: Seconds = 30.0
-    timeout: Seconds = 10.0
+    time: PositiveDuration = 30.0
+    timeout: PositiveDuration = 10.0
 
 
-class Xds(_Strict):
+class Xds(Part):
     """Where Envoys connect. 18000 is the port that Envoy's own examples use."""
 
-    address: str = "127.0.0.1"
+    address: Text = "127.0.0.1"
     port: Port = 18000
     tls: XdsTls | None = None
     keepalive: Keepalive = Keepalive()
 
 
-class Http(_Strict):
+class Http(Part):
     """Where health, status and metrics are."""
 
-    address: str = "127.0.0.1"
+    address: Text = "127.0.0.1"
     port: Port = 18001
 
 
-class Listener(_Strict):
+class Listener(Part):
     """A port that every Envoy of the gateway opens for users."""
 
-    name: Name = "http"
-    address: str = "127.0.0.1"
+    name: Label = "http"
+    address: Text = "127.0.0.1"
     port: Port = 10000
     tls: Tls | None = None
 
 
-class Gateway(_Strict):
+class Gateway(Part):
     """A group of Envoys: those whose `node.cluster` is `name`."""
 
-    name: Name = DEFAULT_GATEWAY
-    listeners: Annotated[tuple[Listener, ...], Field(strict=False, min_length=1)] = (Listener(),)
-    on_demand_above: Annotated[int, Field(ge=0)] = 2_000
+    name: Label = DEFAULT_GATEWAY
+    listeners: Annotated[tuple[Listener, ...], Field(min_length=1)] = (Listener(),)
+    on_demand_above: Annotated[int, Strict(), Field(ge=0)] = 2_000
 
     def as_ir(self) -> ir.Gateway:
         return ir.Gateway(self.name, tuple(map(self._listener, self.listeners)), self.on_demand_above)
@@ -146,28 +140,41 @@ class Gateway(_Strict):
         return ir.Listener(listener.name, listener.address, listener.port, tls, ca)
 
 
-class Probes(_Strict):
+class Probes(Part):
     """How many readiness probes may be under way at once."""
 
-    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 256
+    concurrency: Annotated[int, Strict(), Field(ge=1, le=10_000)] = 256
 
 
-class Log(_Strict):
+class Log(Part):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
 
-class Config(_Strict):
+class Config(Part):
     """All of it. The default serves one gateway on loopback."""
 
     xds: Xds = Xds()
     http: Http = Http()
     manifests: AnyPath | None = None
     state_file: AnyPath | None = None
-    mass_deletion_hold: Annotated[float, Field(strict=False, ge=0, allow_inf_nan=False)] = 10.0
-    gateways: Annotated[tuple[Gateway, ...], Field(strict=False, min_length=1)] = (Gateway(),)
+    mass_deletion_hold: Duration = 60.0
+    gateways: Annotated[tuple[Gateway, ...], Field(min_length=1)] = (Gateway(),)
     probes: Probes = Probes()
     log: Log = Log()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_at_once(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Join what is wrong with single fields and between fields, so that users mend everything in one go."""
+        broken = [*_clashes(raw)]
+        try:
+            config = handler(raw)
+        except ValidationError as error:
+            raise in_our_words(cls, error, broken) from None
+        if broken:
+            raise in_our_words(cls, None, broken)
+        return config
 
     @property
     def state_path(self) -> Path | None:
@@ -191,8 +198,48 @@ def client_ca_name(gateway: str, listener: str) -> str:
     return f"{gateway}/{listener}/client-ca"
 
 
-def _fault(error: Exception) -> str:
-    text = str(error)
-    if "KEY_VALUES_MISMATCH" in text:
-        return "do not belong together"
-    return "cannot be loaded: one of them is not in PEM form, is empty, or the key has a password"
+def _misfit(error: Exception) -> tuple[str, str]:
+    if "KEY_VALUES_MISMATCH" in str(error):
+        return "do not belong together", "take the key that the certificate was made with"
+    return "cannot be loaded", "both must be in PEM form, the key without a password"
+
+
+def _clashes(raw: Any) -> Iterator[Broken]:
+    """Names and ports used twice, over whatever has the right shape."""
+    names: dict[str, int] = {}
+    for index, gateway in enumerate(_items(raw, "gateways")):
+        at = ("gateways", index)
+        name = _field(gateway, "name", DEFAULT_GATEWAY)
+        if isinstance(name, str) and names.setdefault(name, index) != index:
+            yield Broken((*at, "name"), f"gateway {name!r} is already gateways[{names[name]}]", "give it another name")
+        yield from _listener_clashes(gateway, at)
+
+
+def _listener_clashes(gateway: Any, at: tuple[int | str, ...]) -> Iterator[Broken]:
+    names: dict[str, int] = {}
+    taken: list[tuple[str, int]] = []
+    for index, listener in enumerate(_items(gateway, "listeners")):
+        here = (*at, "listeners", index)
+        name = _field(listener, "name", "http")
+        if isinstance(name, str) and names.setdefault(name, index) != index:
+            yield Broken(
+                (*here, "name"), f"listener {name!r} is already listeners[{names[name]}]", "give it another name"
+            )
+        address, port = _field(listener, "address", "127.0.0.1"), _field(listener, "port", 10000)
+        if not isinstance(address, str) or not isinstance(port, int) or port == 0:
+            continue
+        for other, (used, number) in enumerate(taken):
+            if number == port and (used == address or used in _ANY_ADDRESS or address in _ANY_ADDRESS):
+                what = f"port {port} is already taken by listeners[{other}]"
+                yield Broken((*here, "port"), what, "every listener needs its own port")
+                break
+        taken.append((address, port))
+
+
+def _field(part: Any, name: str, default: Any) -> Any:
+    return part.get(name, default) if isinstance(part, dict) else getattr(part, name, default)
+
+
+def _items(part: Any, name: str) -> list[Any]:
+    found = _field(part, name, ())
+    return list(found) if isinstance(found, list | tuple) else []

@@ -1,0 +1,97 @@
+"""The gateways' TLS certificates: files in, SDS secrets out, again whenever the files change.
+
+A certificate and its key are replaced one after the other, so for a moment they do not belong together. What does not
+fit is not published: Envoys keep the last good pair, and a Problem says what is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+from watchfiles import awatch
+
+from headgate.config import Gateway, Tls, certificate_name, client_ca_name
+from router.problem import Problem
+from xds.resources import Resource
+from xds.translate import secret, validation_context
+
+log = logging.getLogger("headgate.certificates")
+
+Publish = Callable[[str, Mapping[str, Resource]], None]
+Report = Callable[[Iterable[Problem]], object]
+
+
+class Certificates:
+    """Publishes each gateway's secrets, by gateway name, and reports which files do not fit."""
+
+    def __init__(self, gateways: Iterable[Gateway], publish: Publish, report: Report) -> None:
+        self._gateways = tuple(gateway for gateway in gateways if any(one.tls for one in gateway.listeners))
+        self._publish = publish
+        self._report = report
+        self._good: dict[str, dict[str, Resource]] = {gateway.name: {} for gateway in self._gateways}
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file that matters."""
+        pairs = [one.tls for gateway in self._gateways for one in gateway.listeners if one.tls is not None]
+        return tuple(path for tls in pairs for path in (tls.certificate, tls.key, tls.client_ca) if path is not None)
+
+    def load(self) -> None:
+        """Read all files, publish what fits, report what does not."""
+        problems: list[Problem] = []
+        for gateway in self._gateways:
+            secrets = dict(self._good[gateway.name])
+            for listener in gateway.listeners:
+                if listener.tls is None:
+                    continue
+                try:
+                    secrets |= _secrets(gateway.name, listener.name, listener.tls)
+                except (ValidationError, OSError) as error:
+                    where = f"gateway {gateway.name}, listener {listener.name}"
+                    problems += (Problem(where, "tls", what, hint) for what, hint in _complaints(error))
+            if secrets != self._good[gateway.name]:
+                if self._good[gateway.name]:
+                    log.info("gateway %s: certificates changed", gateway.name)
+                self._good[gateway.name] = secrets
+                self._publish(gateway.name, secrets)
+        for problem in problems:
+            log.warning("%s", problem)
+        self._report(problems)
+
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Load whenever something changes beside the files.
+
+        Folders are watched, not files: a mounted Kubernetes Secret is replaced by turning a link in its folder.
+        """
+        folders = {path.parent for path in self.files()}
+        if not folders:
+            return
+        async for _ in _changes(folders, stop):
+            self.load()
+
+
+async def _changes(folders: Iterable[Path], stop: asyncio.Event | None) -> AsyncIterator[None]:
+    # yield_on_timeout: what the kernel did not tell (network file systems) is found half a minute later.
+    async for _ in awatch(
+        *folders, watch_filter=None, stop_event=stop, step=50, debounce=200, rust_timeout=30_000, yield_on_timeout=True
+    ):
+        yield
+
+
+def _secrets(gateway: str, listener: str, files: Tls) -> dict[str, Resource]:
+    tls = Tls.model_validate(files.model_dump())  # the files may have changed since: check them again
+    name = certificate_name(gateway, listener)
+    found = {name: secret(name, tls.certificate.read_bytes(), tls.key.read_bytes())}
+    if tls.client_ca is not None:
+        name = client_ca_name(gateway, listener)
+        found[name] = validation_context(name, tls.client_ca.read_bytes())
+    return found
+
+
+def _complaints(error: ValidationError | OSError) -> list[tuple[str, str]]:
+    if isinstance(error, OSError):
+        return [(f"cannot read {error.filename}: {error.strerror}", "check the path and its rights")]
+    return [(str(one["ctx"]["what"]), str(one["ctx"]["hint"])) for one in error.errors()]

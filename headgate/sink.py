@@ -1,0 +1,98 @@
+"""Where the router's plans become Envoy resources: a `ModelPlan` in, the gateway's `Cache` changed.
+
+A gateway with many models leaves it to Envoy to ask for a model's route when the first request for it comes
+(on-demand scopes): a third of the memory, the same speed. Which of the two holds is decided here, per gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+
+from xds.cache import Cache
+from xds.ir import Gateway, ModelPlan
+from xds.resources import Resource, Resources, Type
+from xds.translate import translate, translate_gateway
+
+log = logging.getLogger("headgate.sink")
+
+SLICE = 20
+"""Models translated again in one go when a gateway turns to on-demand scopes: a few milliseconds of the loop."""
+
+Translate = Callable[[ModelPlan, bool], Resources]
+
+
+def gateway_owner(gateway: str) -> str:
+    """The owner under which a gateway's own resources (listeners, secrets) are in its cache."""
+    return f"gateway/{gateway}"
+
+
+def _for_envoy(plan: ModelPlan, on_demand: bool) -> Resources:
+    return translate(plan, on_demand=on_demand)
+
+
+class Sink:
+    """The engine's way out. It holds every gateway's latest plans, because crossing the threshold concerns them all."""
+
+    def __init__(self, gateways: Iterable[Gateway], translate: Translate = _for_envoy) -> None:
+        self._gateways = {gateway.name: gateway for gateway in gateways}
+        self.caches: Mapping[str, Cache] = {name: Cache() for name in self._gateways}
+        self._translate = translate
+        self._plans: dict[str, dict[str, ModelPlan]] = {name: {} for name in self._gateways}
+        self._on_demand = {gateway.name for gateway in self._gateways.values() if gateway.on_demand_above == 0}
+        self._again: deque[tuple[str, str]] = deque()
+        self._wake = asyncio.Event()
+        for name in self._gateways:
+            self.secrets(name, {})
+
+    def on_demand(self, gateway: str) -> bool:
+        """Whether Envoys of this gateway ask for a model's route only when a request needs it."""
+        return gateway in self._on_demand
+
+    def secrets(self, gateway: str, secrets: Mapping[str, Resource]) -> None:
+        """Publish the gateway's listeners together with the certificates that they need."""
+        own = dict(translate_gateway(self._gateways[gateway]))
+        if secrets:
+            own[Type.SECRET] = secrets
+        self.caches[gateway].apply(gateway_owner(gateway), own)
+
+    def apply(self, plan: ModelPlan) -> None:
+        """Publish a model's plan. Raises if it cannot be translated; then the cache keeps what it had."""
+        plans = self._plans[plan.gateway]
+        demand = plan.gateway in self._on_demand
+        self.caches[plan.gateway].apply(plan.name, self._translate(plan, demand))
+        plans[plan.name] = plan
+        if not demand and len(plans) > self._gateways[plan.gateway].on_demand_above:
+            self._turn(plan.gateway)
+
+    def remove(self, gateway: str, model: str) -> None:
+        """Take a model's routes away."""
+        if self._plans[gateway].pop(model, None) is not None:
+            self.caches[gateway].remove(model)
+
+    async def run(self) -> None:
+        """Translate again what has to change to on-demand, a slice at a time so that no probe or Envoy waits."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._again:
+                self.translate_slice()
+                await asyncio.sleep(0)
+
+    def translate_slice(self) -> None:
+        """Do the next few of the models that still have eager scopes."""
+        for _ in range(min(SLICE, len(self._again))):
+            gateway, model = self._again.popleft()
+            plan = self._plans[gateway].get(model)
+            if plan is not None:
+                self.caches[gateway].apply(model, self._translate(plan, True))
+
+    def _turn(self, gateway: str) -> None:
+        # Never back: a gateway that hovers at the threshold would send everything again and again.
+        above = self._gateways[gateway].on_demand_above
+        log.info("gateway %s: more than %d models, scopes are on demand from now on", gateway, above)
+        self._on_demand.add(gateway)
+        self._again.extend((gateway, model) for model in self._plans[gateway])
+        self._wake.set()
