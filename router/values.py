@@ -1,0 +1,341 @@
+"""The small values that a manifest is made of: names, hosts, addresses, durations, header names, regexes.
+
+Each is a type for the schema: it checks one text, says in plain words what is wrong with it, and carries the same rule
+as a JSON schema for the CRD. Patterns are written so that Python, RE2 (Kubernetes, Envoy) and ECMA agree on them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any
+
+import re2
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, Strict, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from xds.ir import SHADOW_HEADER, Endpoint, Headers
+
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+LABEL_PATTERN = rf"^{_LABEL}$"
+HOST_PATTERN = rf"^{_LABEL}(\.{_LABEL})*$"
+TOKEN_PATTERN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
+TEXT_PATTERN = r"^[^\x00-\x08\x0a-\x1f\x7f]*$"
+PATH_PATTERN = r"^/[^?#\x00-\x20\x7f]*$"
+METHOD_PATTERN = r"^[A-Z][A-Z-]*$"
+ENDPOINT_PATTERN = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$"
+DURATION_PATTERN = r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m|h)$"
+POSITIVE_DURATION_PATTERN = r"^(0*[1-9][0-9]{0,5}(\.[0-9]{1,3})?|0+\.(0{0,2}[1-9][0-9]{0,2}))(ms|s|m|h)$"
+
+MAX_LABEL = 63
+MAX_HOST = 253
+MAX_HEADER_NAME = 128
+MAX_TEXT = 4096
+MAX_REGEX = 1024
+MAX_PATH = 2048
+
+_is_label = re.compile(LABEL_PATTERN + r"\Z").match
+_is_host = re.compile(HOST_PATTERN + r"\Z").match
+_is_token = re.compile(TOKEN_PATTERN + r"\Z").match
+_is_text = re.compile(TEXT_PATTERN + r"\Z").match
+_is_path = re.compile(PATH_PATTERN + r"\Z").match
+_is_method = re.compile(METHOD_PATTERN + r"\Z").match
+_is_endpoint = re.compile(ENDPOINT_PATTERN + r"\Z").match
+_is_duration = re.compile(DURATION_PATTERN + r"\Z").match
+_is_positive_duration = re.compile(POSITIVE_DURATION_PATTERN + r"\Z").match
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
+
+
+def fault(what: str, hint: str = "") -> PydanticCustomError:
+    """An error in our words, which pydantic collects with its own."""
+    return PydanticCustomError("headgate", "{what}", {"what": what, "hint": hint})
+
+
+def shown(value: object) -> str:
+    """A value as the user wrote it, more or less, and never longer than a line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _label(value: str) -> str:
+    if len(value) <= MAX_LABEL and _is_label(value):
+        return value
+    if len(value) > MAX_LABEL:
+        raise fault(f"{shown(value)} has {len(value)} characters", f"use at most {MAX_LABEL}")
+    raise fault(
+        f"{shown(value)} is not a valid name",
+        "use lower-case letters, digits and '-', with a letter or digit at both ends",
+    )
+
+
+def _host(value: str) -> str:
+    if len(value) <= MAX_HOST and _is_host(value) and not any(len(part) > MAX_LABEL for part in value.split(".")):
+        return value
+    if value.startswith("*"):
+        raise fault(f"wildcard host {shown(value)} is not supported", "list each host by its full name")
+    if "://" in value or "/" in value:
+        raise fault(f"{shown(value)} is not a host name", "leave out the scheme and the path")
+    if value.startswith("[") or value.count(":") > 1:
+        raise fault(f"IPv6 host {shown(value)} is not supported", "use a DNS name or an IPv4 address")
+    if ":" in value:
+        raise fault(f"host {shown(value)} names a port", "leave the port out: a host is served on every listener")
+    if value != value.lower() and _is_host(value.lower()):
+        raise fault(f"host {shown(value)} has capital letters", f"write {shown(value.lower())}")
+    if len(value) > MAX_HOST:
+        raise fault(f"host {shown(value)} has {len(value)} characters", f"use at most {MAX_HOST}")
+    raise fault(
+        f"{shown(value)} is not a host name",
+        "use a DNS name (labels of lower-case letters, digits and '-', at most 63 characters each) or an IPv4 address",
+    )
+
+
+@lru_cache(maxsize=65_536)
+def _endpoint_of(value: str) -> Endpoint:
+    address, _, port = value.rpartition(":")
+    if not _is_endpoint(value):
+        bare = value.strip("[]")
+        if _is_ip(bare):
+            raise fault(f"{shown(value)} has no port", f"write {shown(_joined(bare, '8080'))}")
+        if _is_host(address.lower()) and port.isdigit():
+            raise fault(
+                f"{shown(address)} is not an IP address",
+                "endpoints take IP addresses; for a DNS name use service: {host: ..., port: ...}",
+            )
+        raise fault(f"{shown(value)} is not an address", "write IP:port, such as 127.0.0.1:8001 or [::1]:8001")
+    address = address.strip("[]")
+    if not _is_ip(address):
+        raise fault(f"{shown(address)} is not an IP address", "each part is 0 to 255, without leading zeros")
+    if not 1 <= int(port) <= 65535:
+        raise fault(f"port {port} is out of range", "ports are 1 to 65535")
+    return Endpoint(str(ipaddress.ip_address(address)), int(port))
+
+
+def _endpoint(value: object) -> Endpoint:
+    if isinstance(value, Endpoint):
+        return value
+    if not isinstance(value, str):
+        raise fault(f"must be text, not {shown(value)}", "write IP:port, such as 127.0.0.1:8001")
+    return _endpoint_of(value)
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def _joined(address: str, port: str) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def endpoint_text(endpoint: Endpoint) -> str:
+    """The endpoint as a manifest writes it: 127.0.0.1:8001, [::1]:8001."""
+    return _joined(endpoint.address, str(endpoint.port))
+
+
+def _duration(value: object) -> float:
+    if isinstance(value, str) and _is_duration(value):
+        return _seconds(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise fault(f"{value} has no unit", f"write '{value}s' for seconds or '{value}ms' for milliseconds")
+    raise fault(f"{shown(value)} is not a duration", "write a number and a unit (ms, s, m, h), such as 500ms or 30s")
+
+
+def _positive_duration(value: object) -> float:
+    seconds = _duration(value)
+    if not isinstance(value, str) or not _is_positive_duration(value):
+        raise fault(f"must be longer than zero, not {shown(value)}", "write for example 5s")
+    return seconds
+
+
+def _seconds(text: str) -> float:
+    unit = text.lstrip("0123456789.")
+    return float(text[: -len(unit)]) * _SECONDS[unit]
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as a manifest writes them."""
+    if seconds and seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    return f"{seconds:g}s"
+
+
+def _match_header(value: str) -> str:
+    name = value.lower()
+    if name.startswith(":"):
+        hints = {":method": "use method", ":path": "use path", ":authority": "use spec.hosts"}
+        raise fault(f"{shown(value)} is no ordinary header", hints.get(name, "use the name of a request header"))
+    if name == "host":
+        raise fault("the host header cannot be matched here", "use spec.hosts")
+    return _header_name(name)
+
+
+def _header_name(name: str) -> str:
+    if not name or not _is_token(name):
+        raise fault(f"{shown(name)} is not a header name", "use letters, digits and any of !#$%&'*+-.^_`|~")
+    if len(name) > MAX_HEADER_NAME:
+        raise fault(f"header name {shown(name)} has {len(name)} characters", f"use at most {MAX_HEADER_NAME}")
+    return name
+
+
+def _headers(value: object) -> Headers:
+    if isinstance(value, tuple):
+        value = dict(value)
+    if not isinstance(value, Mapping):
+        raise fault(f"must be a mapping of header names to values, not {shown(value)}", "write name: value")
+    found: dict[str, str] = {}
+    for given, text in value.items():
+        if not isinstance(given, str):
+            raise fault(f"{shown(given)} is not a header name", "put it in quotes")
+        name = given.lower()
+        if name.startswith(":") or name == "host":
+            raise fault(f"header {shown(given)} cannot be changed", "Envoy keeps host and the ':' headers as they are")
+        _header_name(name)
+        if name in _FRAMING:
+            raise fault(f"header {shown(given)} cannot be set", "it belongs to Envoy")
+        if name == SHADOW_HEADER:
+            raise fault(f"header {shown(given)} cannot be set", "it marks mirrored copies")
+        if not isinstance(text, str):
+            raise fault(f"the value of {given} must be text, not {shown(text)}", f'put it in quotes: "{shown(text)}"')
+        if name in found:
+            raise fault(f"header {shown(given)} is given twice", "header names ignore capitals: keep one of them")
+        found[name] = _text(text)
+    return tuple(sorted(found.items()))
+
+
+def _strings(value: object) -> Headers:
+    if isinstance(value, tuple):
+        value = dict(value)
+    if not isinstance(value, Mapping):
+        raise fault(f"must be a mapping of names to text, not {shown(value)}", "write name: value")
+    for name, text in value.items():
+        if not isinstance(name, str):
+            raise fault(f"the name {shown(name)} must be text", "put it in quotes")
+        if not isinstance(text, str):
+            raise fault(f"the value of {name} must be text, not {shown(text)}", f'put it in quotes: "{shown(text)}"')
+    return tuple(sorted(value.items()))
+
+
+def _text(value: str) -> str:
+    if len(value) > MAX_TEXT:
+        raise fault(f"text of {len(value)} characters is too long", f"use at most {MAX_TEXT}")
+    if not _is_text(value):
+        raise fault(f"{shown(value)} contains a control character", "remove line breaks and other control characters")
+    return value
+
+
+def _needed_text(value: str) -> str:
+    if not value:
+        raise fault("is empty", "to match any value, use present: true")
+    return _text(value)
+
+
+def _path(value: str) -> str:
+    if not value.startswith("/"):
+        raise fault(f"{shown(value)} does not start with '/'", f"write {shown('/' + value)}")
+    if "?" in value or "#" in value:
+        raise fault(f"{shown(value)} contains a '?' or '#'", "match query parameters with query")
+    if len(value) > MAX_PATH or not _is_path(value):
+        raise fault(f"{shown(value)} is not a path", f"use at most {MAX_PATH} visible characters, without blanks")
+    return value
+
+
+def _method(value: str) -> str:
+    if not _is_method(value) or len(value) > 32:
+        raise fault(f"{shown(value)} is not a request method", "use capitals, such as GET or POST")
+    return value
+
+
+_QUIET = re2.Options()
+_QUIET.log_errors = False
+
+
+@lru_cache(maxsize=4096)
+def _regex_complaint(value: str) -> str:
+    try:
+        re2.compile(value, options=_QUIET)
+    except re2.error as error:
+        reason = error.args[0] if error.args else "it does not compile"
+        return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+    return ""
+
+
+def _regex(value: str) -> str:
+    if not value:
+        raise fault("the regular expression is empty", "to match any value, use present: true")
+    if len(value) > MAX_REGEX:
+        raise fault(f"the regular expression has {len(value)} characters", f"use at most {MAX_REGEX}")
+    if complaint := _regex_complaint(value):
+        raise fault(
+            f"regular expression {shown(value)} is not valid: {complaint}",
+            "RE2 syntax is spoken here: no look-around, no back-references",
+        )
+    return value
+
+
+def _schema(pattern: str | None = None, *, longest: int, shortest: int = 0) -> WithJsonSchema:
+    schema: dict[str, Any] = {"type": "string"}
+    if shortest:
+        schema["minLength"] = shortest
+    schema["maxLength"] = longest
+    if pattern:
+        schema["pattern"] = pattern
+    return WithJsonSchema(schema)
+
+
+def _after(check: Callable[[str], str]) -> AfterValidator:
+    return AfterValidator(check)
+
+
+_MAP_SCHEMA = {"type": "object", "additionalProperties": {"type": "string", "maxLength": MAX_TEXT}}
+
+Label = Annotated[str, Strict(), _after(_label), _schema(LABEL_PATTERN, longest=MAX_LABEL)]
+Host = Annotated[str, Strict(), _after(_host), _schema(HOST_PATTERN, longest=MAX_HOST)]
+Text = Annotated[str, Strict(), _after(_text), _schema(TEXT_PATTERN, longest=MAX_TEXT)]
+NeededText = Annotated[str, Strict(), _after(_needed_text), _schema(TEXT_PATTERN, longest=MAX_TEXT, shortest=1)]
+PathText = Annotated[str, Strict(), _after(_path), _schema(PATH_PATTERN, longest=MAX_PATH)]
+Method = Annotated[str, Strict(), _after(_method), _schema(METHOD_PATTERN, longest=32)]
+Regex = Annotated[str, Strict(), _after(_regex), _schema(longest=MAX_REGEX, shortest=1)]
+HeaderName = Annotated[str, Strict(), _after(_match_header), _schema(TOKEN_PATTERN, longest=MAX_HEADER_NAME)]
+EndpointText = Annotated[
+    Endpoint,
+    BeforeValidator(_endpoint),
+    PlainSerializer(endpoint_text, return_type=str),
+    _schema(ENDPOINT_PATTERN, longest=64),
+]
+Duration = Annotated[
+    float,
+    BeforeValidator(lambda value: _duration(value)),
+    PlainSerializer(duration_text, return_type=str),
+    _schema(DURATION_PATTERN, longest=16),
+]
+PositiveDuration = Annotated[
+    float,
+    BeforeValidator(lambda value: _positive_duration(value)),
+    PlainSerializer(duration_text, return_type=str),
+    _schema(POSITIVE_DURATION_PATTERN, longest=16),
+]
+HeaderMap = Annotated[
+    tuple[tuple[str, str], ...],
+    BeforeValidator(_headers),
+    PlainSerializer(dict, return_type=dict[str, str]),
+    WithJsonSchema({**_MAP_SCHEMA, "maxProperties": 32}),
+]
+StringMap = Annotated[
+    tuple[tuple[str, str], ...],
+    BeforeValidator(_strings),
+    PlainSerializer(dict, return_type=dict[str, str]),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}),
+]
