@@ -1,0 +1,41 @@
+"""A plan in, encoded Envoy resources out. Pure: equal plans give equal bytes, so nothing is sent twice.
+
+ModelPlan ─► Cluster, ClusterLoadAssignment     per backend                     translate_cluster.py
+          ─► RouteConfiguration                 one, named after the model      translate_route.py
+          ─► ScopedRouteConfiguration           per host, leads to that one     translate_route.py
+          ─► Listener without a socket          per host, for gRPC's xDS client translate_listener.py
+Gateway   ─► Listener                           per listener, finds the scope   translate_listener.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from xds.ir import Gateway, ModelPlan
+from xds.resources import Resource, Resources, Type
+from xds.translate_cluster import assignment, cluster
+from xds.translate_listener import api_listener, listener
+from xds.translate_route import route_configuration, scope
+from xds.translate_secret import secret, validation_context
+
+__all__ = ["secret", "translate", "translate_gateway", "validation_context"]
+
+
+def translate(plan: ModelPlan, *, on_demand: bool = False) -> Resources:
+    """Return all of the model's resources. `on_demand`: Envoy fetches the routes with the first request for a host."""
+    return {
+        Type.CLUSTER: _by_name(cluster(plan.name, backend) for backend in plan.backends),
+        Type.ENDPOINT: _by_name(assignment(backend) for backend in plan.backends if not backend.dns),
+        Type.LISTENER: _by_name(api_listener(host, plan.name) for host in plan.hosts),
+        Type.SCOPE: _by_name(scope(host, plan.name, on_demand) for host in plan.hosts),
+        Type.ROUTE: _by_name((route_configuration(plan),)),
+    }
+
+
+def translate_gateway(gateway: Gateway) -> Resources:
+    """Return the listeners of a group of Envoys. No model ever changes them: a changed listener drains connections."""
+    return {Type.LISTENER: _by_name(listener(gateway.name, each) for each in gateway.listeners)}
+
+
+def _by_name(resources: Iterable[Resource]) -> dict[str, Resource]:
+    return {resource.name: resource for resource in resources}

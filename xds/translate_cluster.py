@@ -1,0 +1,150 @@
+"""A backend in, its Cluster and ClusterLoadAssignment out.
+
+Thousands of models have clusters that differ in their names only, so what they share is authored and encoded once per
+shape; names and addresses are joined to it (see `xds.encode.field`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
+    Cluster,
+    ClusterCustomClusterType,
+    ClusterDiscoveryType,
+    ClusterEdsClusterConfig,
+    ClusterLbPolicy,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    Http1ProtocolOptions,
+    Http2ProtocolOptions,
+    Metadata,
+    SocketAddress,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.extensions.clusters.common.dns.v3 import DnsLookupFamily
+from envoy_data_plane.envoy.extensions.clusters.dns.v3 import DnsCluster
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions,
+    HttpProtocolOptionsExplicitHttpConfig,
+    HttpProtocolOptionsUseDownstreamHttpConfig,
+)
+from envoy_data_plane.google.protobuf import Struct, Value
+
+from xds import ir
+from xds.encode import embed, encode, entry, field
+from xds.resources import Resource
+from xds.translate_common import over_ads, pack, seconds
+
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+METADATA = "headgate"
+OUT_OF_THE_WAY = 1_000_000
+DNS_REFRESH = 5.0
+
+
+def cluster(model: str, backend: ir.Backend) -> Resource:
+    """Return the cluster. One that belongs to the model alone says so in its metadata, for access logs."""
+    body = _CLUSTER_NAME(backend.name) + _shape(backend.protocol, backend.connect_timeout, backend.dns)
+    owner, _, version = backend.name.rpartition("/")
+    if owner == model:
+        body += _metadata(model, version.partition("~")[0])
+    if backend.dns:
+        body += _CLUSTER_ENDPOINTS(_assignment(backend))
+    return Resource.of(backend.name, body)
+
+
+def assignment(backend: ir.Backend) -> Resource:
+    """Return the endpoints of an EDS cluster. Without any it is `late`: sent only when no route needs the cluster."""
+    return Resource.of(backend.name, _assignment(backend), late=not backend.endpoints)
+
+
+@lru_cache(maxsize=1024)
+def _shape(protocol: ir.Protocol, connect_timeout: float, dns: bool) -> bytes:
+    """All of a cluster but its name, metadata and inline endpoints."""
+    return encode(
+        Cluster(
+            type=None if dns else ClusterDiscoveryType.EDS,
+            eds_cluster_config=None if dns else ClusterEdsClusterConfig(eds_config=over_ads()),
+            cluster_type=_strict_dns() if dns else None,
+            connect_timeout=seconds(connect_timeout),
+            lb_policy=ClusterLbPolicy.ROUND_ROBIN,
+            circuit_breakers=CircuitBreakers(
+                thresholds=[
+                    CircuitBreakersThresholds(
+                        max_connections=OUT_OF_THE_WAY,
+                        max_pending_requests=OUT_OF_THE_WAY,
+                        max_requests=OUT_OF_THE_WAY,
+                        max_retries=3,
+                    )
+                ]
+            ),
+            typed_extension_protocol_options={HTTP_OPTIONS: pack(_http_options(protocol))},
+            ignore_health_on_host_removal=True,
+        )
+    )
+
+
+def _strict_dns() -> ClusterCustomClusterType:
+    """Not `type: STRICT_DNS`, whose settings are deprecated: this extension is its successor.
+
+    The lookup family is not AUTO, which takes localhost for ::1 only, where few model servers listen.
+    """
+    settings = DnsCluster(dns_refresh_rate=seconds(DNS_REFRESH), dns_lookup_family=DnsLookupFamily.V4_PREFERRED)
+    return ClusterCustomClusterType(name="envoy.clusters.dns", typed_config=pack(settings))
+
+
+def _http_options(protocol: ir.Protocol) -> HttpProtocolOptions:
+    http1, http2 = Http1ProtocolOptions(), Http2ProtocolOptions()
+    if protocol is ir.Protocol.AUTO:
+        return HttpProtocolOptions(
+            use_downstream_protocol_config=HttpProtocolOptionsUseDownstreamHttpConfig(
+                http_protocol_options=http1, http2_protocol_options=http2
+            )
+        )
+    if protocol is ir.Protocol.H2C:
+        explicit = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
+    else:
+        explicit = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=http1)
+    return HttpProtocolOptions(explicit_http_config=explicit)
+
+
+def _metadata(model: str, version: str) -> bytes:
+    return _CLUSTER_METADATA(_HEADGATE(_MODEL(_STRING(model)) + _VERSION(_STRING(version))))
+
+
+def _assignment(backend: ir.Backend) -> bytes:
+    body = _ASSIGNMENT_NAME(backend.name)
+    if backend.endpoints:
+        body += _LOCALITY(b"".join([_endpoint(endpoint) for endpoint in backend.endpoints]))
+    return body
+
+
+@lru_cache(maxsize=65_536)
+def _endpoint(endpoint: ir.Endpoint) -> bytes:
+    socket = _SOCKET_ADDRESS(endpoint.address) + _SOCKET_PORT(endpoint.port)
+    return _LB_ENDPOINT(_ENDPOINT(_ENDPOINT_ADDRESS(_ADDRESS(socket))))
+
+
+_CLUSTER_NAME = field(Cluster, "name")
+_CLUSTER_ENDPOINTS = embed(Cluster, "load_assignment")
+_CLUSTER_METADATA = embed(Cluster, "metadata")
+_HEADGATE = entry(Metadata, "filter_metadata", METADATA)
+_MODEL = entry(Struct, "fields", "model")
+_VERSION = entry(Struct, "fields", "version")
+_STRING = field(Value, "string_value")
+_ASSIGNMENT_NAME = field(ClusterLoadAssignment, "cluster_name")
+_LOCALITY = embed(ClusterLoadAssignment, "endpoints")
+_LB_ENDPOINT = embed(LocalityLbEndpoints, "lb_endpoints")
+_ENDPOINT = embed(LbEndpoint, "endpoint")
+_ENDPOINT_ADDRESS = embed(Endpoint, "address")
+_ADDRESS = embed(Address, "socket_address")
+_SOCKET_ADDRESS = field(SocketAddress, "address")
+_SOCKET_PORT = field(SocketAddress, "port_value")

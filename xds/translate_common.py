@@ -1,0 +1,46 @@
+"""Pieces that several kinds of Envoy resources share."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import betterproto2
+from envoy_data_plane.envoy.config.core.v3 import (
+    AggregatedConfigSource,
+    ApiVersion,
+    ConfigSource,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
+)
+from envoy_data_plane.google.protobuf import Any
+from envoy_data_plane.message_pool import default_message_pool
+
+from xds.encode import encode
+
+
+def over_ads() -> ConfigSource:
+    """From the stream on which this very resource came."""
+    return ConfigSource(ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3)
+
+
+def type_url(message: type[betterproto2.Message]) -> str:
+    return default_message_pool.type_to_url[message]
+
+
+def pack(message: betterproto2.Message) -> Any:
+    """Wrap a message with its type, without the slow `bytes(message)` of `Any.pack`."""
+    return Any(type_url=type_url(type(message)), value=encode(message))
+
+
+def seconds(value: float) -> timedelta:
+    return timedelta(seconds=value)
+
+
+def set_header(name: str, value: str) -> HeaderValueOption:
+    """Set a header, whatever was there. Envoy reads `%` as the start of a command, so a plain one is written twice."""
+    return HeaderValueOption(
+        header=HeaderValue(key=name, value=value.replace("%", "%%")),
+        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+        keep_empty_value=not value,
+    )

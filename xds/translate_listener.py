@@ -1,0 +1,122 @@
+"""A gateway's listeners in, Envoy Listeners out; and one per host, without a socket, for gRPC's own xDS client."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from envoy_data_plane.envoy.config.core.v3 import Address, SocketAddress, TransportSocket
+from envoy_data_plane.envoy.config.listener.v3 import ApiListener, Filter, FilterChain, Listener
+from envoy_data_plane.envoy.extensions.filters.http.on_demand.v3 import OnDemand
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpFilter,
+    Rds,
+    ScopedRds,
+    ScopedRoutes,
+    ScopedRoutesScopeKeyBuilder,
+    ScopedRoutesScopeKeyBuilderFragmentBuilder,
+    ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractor,
+)
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CommonTlsContext,
+    DownstreamTlsContext,
+    SdsSecretConfig,
+)
+from envoy_data_plane.google.protobuf import Any
+
+from xds import ir
+from xds.encode import embed, encode, field
+from xds.resources import Resource
+from xds.translate_common import over_ads, pack, seconds, type_url
+
+STREAM_IDLE_TIMEOUT = 300.0
+
+
+def listener(gateway: str, wanted: ir.Listener) -> Resource:
+    """Return a listener that finds the model's routes by the request's host.
+
+    The on-demand filter is always there: crossing the threshold then changes scopes, and never drains this listener.
+    """
+    manager = HttpConnectionManager(
+        stat_prefix=gateway,
+        scoped_routes=scoped_routes(gateway),
+        http_filters=[
+            HttpFilter(name="envoy.filters.http.on_demand", typed_config=pack(OnDemand())),
+            _router(),
+        ],
+        use_remote_address=True,
+        normalize_path=True,
+        stream_idle_timeout=seconds(STREAM_IDLE_TIMEOUT),
+    )
+    chain = FilterChain(
+        filters=[Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))],
+        transport_socket=_tls(wanted),
+    )
+    socket = SocketAddress(address=wanted.address, port_value=wanted.port, ipv4_compat=wanted.address == "::")
+    return Resource.of(
+        wanted.name,
+        encode(Listener(name=wanted.name, address=Address(socket_address=socket), filter_chains=[chain])),
+    )
+
+
+def scoped_routes(gateway: str) -> ScopedRoutes:
+    """Scopes are keyed by `:authority` up to the first colon, so a port in it does not matter."""
+    host = ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractor(
+        name=":authority", element_separator=":", index=0
+    )
+    return ScopedRoutes(
+        name=gateway,
+        scope_key_builder=ScopedRoutesScopeKeyBuilder(
+            fragments=[ScopedRoutesScopeKeyBuilderFragmentBuilder(header_value_extractor=host)]
+        ),
+        rds_config_source=over_ads(),
+        scoped_rds=ScopedRds(scoped_rds_config_source=over_ads()),
+    )
+
+
+def api_listener(host: str, model: str) -> Resource:
+    """Return what gRPC's xDS client asks for by the name of its target: no socket, no scopes, the model's routes."""
+    manager = _MANAGER_ROUTES(_ROUTES_NAME(model) + _routes_source()) + _manager_shape()
+    body = _LISTENER_NAME(host) + _API_LISTENER(_MANAGER(_MANAGER_TYPE + _ANY_VALUE(manager)))
+    return Resource.of(host, body, named_only=True)
+
+
+@lru_cache(maxsize=1)
+def _routes_source() -> bytes:
+    return encode(Rds(config_source=over_ads()))
+
+
+@lru_cache(maxsize=1)
+def _manager_shape() -> bytes:
+    return encode(HttpConnectionManager(stat_prefix="grpc", http_filters=[_router()]))
+
+
+def _router() -> HttpFilter:
+    return HttpFilter(name="envoy.filters.http.router", typed_config=pack(Router()))
+
+
+def _tls(wanted: ir.Listener) -> TransportSocket | None:
+    """Certificates come by name over ADS: renewing one never touches the listener."""
+    if wanted.tls is None:
+        return None
+    common = CommonTlsContext(
+        alpn_protocols=["h2", "http/1.1"],
+        tls_certificate_sds_secret_configs=[SdsSecretConfig(name=wanted.tls, sds_config=over_ads())],
+        validation_context_sds_secret_config=(
+            SdsSecretConfig(name=wanted.client_ca, sds_config=over_ads()) if wanted.client_ca else None
+        ),
+    )
+    context = DownstreamTlsContext(
+        common_tls_context=common, require_client_certificate=True if wanted.client_ca else None
+    )
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+
+
+_LISTENER_NAME = field(Listener, "name")
+_API_LISTENER = embed(Listener, "api_listener")
+_MANAGER = embed(ApiListener, "api_listener")
+_MANAGER_TYPE = field(Any, "type_url")(type_url(HttpConnectionManager))
+_ANY_VALUE = embed(Any, "value")
+_MANAGER_ROUTES = embed(HttpConnectionManager, "rds")
+_ROUTES_NAME = field(Rds, "route_config_name")
