@@ -27,6 +27,7 @@ class Resource:
     `refs` names the clusters that a route sends to (for ROUTE), the route that a scope leads to (for SCOPE).
     `late` marks an endpoint set without endpoints: it may only be sent once no route needs the cluster.
     `named_only` keeps a resource out of wildcard answers (listeners made for gRPC's own xDS client).
+    `on_demand` marks a scope whose route Envoy only asks for when a request needs it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Resource:
     refs: tuple[str, ...] = ()
     late: bool = False
     named_only: bool = False
+    on_demand: bool = False
 
     @classmethod
     def of(
@@ -45,9 +47,10 @@ class Resource:
         refs: tuple[str, ...] = (),
         late: bool = False,
         named_only: bool = False,
+        on_demand: bool = False,
     ) -> Resource:
         """Make a resource whose version is derived from its bytes."""
-        return cls(name, blake2b(body, digest_size=8).hexdigest(), body, refs, late, named_only)
+        return cls(name, blake2b(body, digest_size=8).hexdigest(), body, refs, late, named_only, on_demand)
 
 
 Resources = Mapping[Type, Mapping[str, Resource]]

@@ -1,0 +1,43 @@
+"""What the xDS side tells Prometheus. A metric name is a promise: docs/metrics.md lists them all."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+ACK_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class XdsMetrics:
+    """The collectors, registered in a registry of the caller's."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = registry if registry is not None else CollectorRegistry()
+        self.registry = registry
+        self.connected = Gauge(
+            "headgate_xds_connected_envoys",
+            "Clients with an open ADS stream.",
+            ("gateway", "variant"),
+            registry=registry,
+        )
+        self.pushes = Counter(
+            "headgate_xds_pushes", "Responses sent to clients.", ("gateway", "type"), registry=registry
+        )
+        self.bytes = Counter(
+            "headgate_xds_push_bytes", "Bytes of responses sent to clients.", ("gateway", "type"), registry=registry
+        )
+        self.ack_seconds = Histogram(
+            "headgate_xds_ack_seconds",
+            "Time from sending a response to its ACK.",
+            ("gateway",),
+            buckets=ACK_BUCKETS,
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "headgate_xds_rejections",
+            "NACKs: resources that a client would not take.",
+            ("gateway", "type"),
+            registry=registry,
+        )
+        self.refused = Counter(
+            "headgate_xds_refused_streams", "Streams that were turned away.", ("reason",), registry=registry
+        )

@@ -1,0 +1,293 @@
+"""ADS over gRPC: the thin rim around `Stream`, one reader and one writer per client.
+
+Traps of grpc.aio that are met here (each has a test): a second process would silently share the port unless
+so_reuseport is off; more than max_pending_requests streams at once are refused; two concurrent writes kill a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+import grpc
+
+from xds.cache import Cache
+from xds.delta import DeltaStream
+from xds.fleet import Fleet, Member
+from xds.metrics import XdsMetrics
+from xds.resources import Type
+from xds.sotw import SotwStream
+from xds.stream import Refused, Response, Stream
+from xds.tls import ServerTls, identities, server_credentials
+from xds.wire import Framer, Garbage, Request, read_delta, read_sotw
+
+log = logging.getLogger(__name__)
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+SETTLE = 0.25
+"""Seconds that other clients have to accept what one rejected, before newcomers get the last good version."""
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 2**31 - 1),
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+Progress = Callable[[str, frozenset[str]], None]
+Context = Any  # grpc.aio.ServicerContext, for which grpcio ships no types
+
+
+class XdsServer:
+    """Serves every gateway's cache to the clients whose `node.cluster` names it.
+
+    `on_progress(gateway, owners)` is called when clients come, go, ACK or NACK; an empty set means any owner.
+    """
+
+    def __init__(
+        self,
+        caches: Mapping[str, Cache],
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        tls: ServerTls | None = None,
+        keepalive: float = 30.0,
+        metrics: XdsMetrics | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self._caches = caches
+        self._address, self._wanted_port, self._tls, self._keepalive = address, port, tls, keepalive
+        self._metrics = metrics or XdsMetrics()
+        self._on_progress = on_progress or (lambda gateway, owners: None)
+        self._framer = Framer()
+        self._server: Any = None
+        self._turned_away: set[tuple[str, str]] = set()
+        self.fleet = Fleet(caches)
+        self.port = 0
+
+    async def start(self) -> None:
+        """Open the port; raises OSError when it is taken."""
+        options = (*_OPTIONS, ("grpc.keepalive_time_ms", int(self._keepalive * 1000)))
+        self._server = grpc.aio.server(options=options)
+        methods = {
+            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta),
+            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._sotw),
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        where = f"{host}:{self._wanted_port}"
+        try:
+            if self._tls is None:
+                self.port = self._server.add_insecure_port(where)
+            else:
+                self.port = self._server.add_secure_port(where, server_credentials(self._tls))
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {where}: {error}") from error
+        if self.port == 0:
+            raise OSError(f"cannot listen on {where}: the port is taken or the address is not ours")
+        await self._server.start()
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """Close all streams; Envoys keep their routes and reconnect elsewhere."""
+        if self._server is not None:
+            await self._server.stop(grace)
+
+    # One stream
+
+    async def _delta(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        await self._serve(DeltaStream, read_delta, requests, context)
+
+    async def _sotw(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        await self._serve(SotwStream, read_sotw, requests, context)
+
+    async def _serve(
+        self, variant: type[Stream], read: Callable[[bytes], Request], requests: AsyncIterator[bytes], context: Context
+    ) -> None:
+        connection: _Connection | None = None
+        try:
+            async for raw in requests:
+                try:
+                    request = read(raw)
+                    if connection is None:
+                        connection = self._open(variant, request, context)
+                    connection.receive(request)
+                except Garbage as error:
+                    await self._turn_away(context, grpc.StatusCode.INVALID_ARGUMENT, "garbage", str(error), "")
+                except Refused as error:
+                    node = connection.member.id if connection else ""
+                    await self._turn_away(context, grpc.StatusCode.INVALID_ARGUMENT, "protocol", str(error), node)
+                except _TurnedAway as away:
+                    await self._turn_away(context, away.code, away.reason, str(away), away.node)
+        finally:
+            if connection is not None:
+                await connection.close()
+
+    def _open(self, variant: type[Stream], request: Request, context: Context) -> _Connection:
+        node = request.node
+        if node is None or not node.id:
+            raise Refused("the first request must carry node.id")
+        cache = self._caches.get(node.cluster)
+        if cache is None:
+            known = ", ".join(sorted(self._caches)) or "none"
+            raise _TurnedAway(
+                grpc.StatusCode.NOT_FOUND,
+                "unknown_gateway",
+                f"node.cluster {node.cluster!r} is no gateway of this control plane (known: {known})",
+                node.id,
+            )
+        if self._tls is not None and self._tls.check_node:
+            names = identities(context.auth_context())
+            if node.id not in names:
+                shown = ", ".join(sorted(names)) or "no name at all"
+                raise _TurnedAway(
+                    grpc.StatusCode.PERMISSION_DENIED,
+                    "identity",
+                    f"node.id {node.id!r} is not in the client's certificate (it names {shown})",
+                    node.id,
+                )
+        stream = variant(cache, self._framer)
+        member = Member(stream, node.cluster, _peer(context), time.time())
+        connection = _Connection(member, cache, context, self._metrics, self._on_progress)
+        self.fleet.join(member)
+        connection.on_close = lambda: self.fleet.leave(member)
+        self._turned_away = {(who, why) for who, why in self._turned_away if who != node.id}
+        log.info("%s: %s connected (%s, %s)", node.cluster, node.id, variant.variant, node.version or "unknown client")
+        return connection
+
+    async def _turn_away(self, context: Context, code: grpc.StatusCode, reason: str, why: str, node: str) -> None:
+        self._metrics.refused.labels(reason).inc()
+        if (node, reason) not in self._turned_away and len(self._turned_away) < 10_000:
+            self._turned_away.add((node, reason))  # clients come back several times a second: say it once
+            log.warning("turned away %s from %s: %s", node or "a client", _peer(context), why)
+        await context.abort(code, why)
+
+
+class _TurnedAway(Exception):
+    def __init__(self, code: grpc.StatusCode, reason: str, why: str, node: str) -> None:
+        super().__init__(why)
+        self.code, self.reason, self.node = code, reason, node
+
+
+class _Connection:
+    """Joins one stream with its gRPC call. Only the writer task writes; it takes the newest state, never a queue."""
+
+    def __init__(
+        self, member: Member, cache: Cache, context: Context, metrics: XdsMetrics, on_progress: Progress
+    ) -> None:
+        self.member = member
+        self.on_close: Callable[[], None] = lambda: None
+        self._stream = member.stream
+        self._cache, self._context, self._metrics, self._on_progress = cache, context, metrics, on_progress
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._connected = metrics.connected.labels(member.gateway, member.stream.variant)
+        self._ack_seconds = metrics.ack_seconds.labels(member.gateway)
+        self._timer: asyncio.TimerHandle | None = None
+        self._reader = asyncio.current_task()
+        self._connected.inc()
+        cache.watch(self)
+        self._writer = self._loop.create_task(self._write())
+
+    def changed(self, changes: Any) -> None:
+        self._stream.changed(changes)
+        self._wake.set()
+
+    def receive(self, request: Request) -> None:
+        kind = _known(request.type_url)
+        before = self._stream.subscriptions.get(kind) if kind else None
+        sent = before.in_flight if before is not None else None
+        self._stream.receive(request, self._loop.time())
+        self._wake.set()
+        if before is None or kind is None:
+            if kind is not None:
+                self._on_progress(self.member.gateway, frozenset())
+            return
+        if sent is not None and before.in_flight is not sent:
+            if request.error is None:
+                self._ack_seconds.observe(self._loop.time() - sent.at)
+            else:
+                self._rejected(kind, request.error)
+            owners = frozenset(o for name in sent.before for o in self._cache.owners_of(kind, name))
+            self._on_progress(self.member.gateway, owners)
+
+    def _rejected(self, kind: Type, words: str) -> None:
+        self._metrics.rejections.labels(self.member.gateway, kind.name.lower()).inc()
+        for name, rejection in self._stream.subscriptions[kind].rejected.items():
+            if rejection is self._stream.last_rejection and self._cache.reject(rejection):
+                log.warning("%s: %s rejected %s %s: %s", self.member.gateway, self.member.id, kind.name, name, words)
+                for owner in self._cache.owners_of(kind, name):
+                    self._loop.call_later(SETTLE, self._quarantine, owner, name)
+
+    def _quarantine(self, owner: str, name: str) -> None:
+        if self._cache.quarantine(owner):
+            log.warning("%s: newcomers get the last good version until %s changes", owner, name)
+            self._on_progress(self.member.gateway, frozenset((owner,)))
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                responses = self._stream.due(self._loop.time())
+                for response in responses:
+                    if not await self._sent(response):
+                        return
+                self._arm()
+        except Exception:  # our own bug: end this one stream loudly, the client reconnects to a fresh state
+            log.exception("%s: %s: the stream failed", self.member.gateway, self.member.id)
+            if self._reader is not None:
+                self._reader.cancel()
+
+    async def _sent(self, response: Response) -> bool:
+        try:
+            await self._context.write(response.body)
+        except Exception as error:  # grpc.aio has no one class for "the client is gone"; the reader ends the stream
+            log.debug("%s: %s: %s", self.member.gateway, self.member.id, error)
+            return False
+        kind = response.type.name.lower()
+        self._metrics.pushes.labels(self.member.gateway, kind).inc()
+        self._metrics.bytes.labels(self.member.gateway, kind).inc(len(response.body))
+        return True
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._stream.next_deadline()
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._wake.set)
+
+    async def close(self) -> None:
+        self._cache.unwatch(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._writer.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await self._writer
+        self._connected.dec()
+        self.on_close()
+        log.info("%s: %s disconnected", self.member.gateway, self.member.id)
+        self._on_progress(self.member.gateway, frozenset())
+
+
+def _known(type_url: str) -> Type | None:
+    try:
+        return Type(type_url)
+    except ValueError:
+        return None
+
+
+def _peer(context: Context) -> str:
+    """ "ipv4:127.0.0.1:4711" as "127.0.0.1:4711"."""
+    peer = cast(str, context.peer() or "")
+    return peer.split(":", 1)[1].replace("%5B", "[").replace("%5D", "]") if ":" in peer else peer

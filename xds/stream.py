@@ -1,0 +1,456 @@
+"""One client's ADS stream as a state machine without sockets: requests in, responses out, in a lossless order.
+
+Envoy does not check that a route's cluster exists, so the order is ours to keep (xds_protocol.rst, "Eventual
+consistency considerations"). It is kept level-triggered, name by name, against what this client holds and has ACKed:
+
+    cluster, endpoints   at once
+    route, scope         once the client holds every cluster they lead to, with its endpoints
+    empty endpoints,     once no route that the client holds can lead there
+    removed cluster
+
+    ┌ request ─► receive ─┐                    ┌► Response (bytes without socket)
+    │                     ├─► want ─► due ─────┤
+    └ cache ──► changed ──┘      (one response └► in flight until ACK or NACK
+                                 per type)
+
+One response per type is in flight; what changes meanwhile is collapsed into the next. Nothing else waits: a slow
+client delays only itself. A NACK puts the old values back; of several resources the guilty ones are found by sending
+halves, so that one bad model costs the others nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from xds.cache import Cache, Changes, Gone, Rejection
+from xds.resources import Resource, Type
+from xds.wire import Framer, Node, Request, with_nonce
+
+GATE_DEADLINE = 2.0
+"""Seconds until a gate opens for a client that, say, ACKed a cluster but never asked for its endpoints."""
+
+STATE_OF_WORLD = (Type.CLUSTER, Type.LISTENER, Type.SCOPE)
+"""Types that know the wildcard, and whose state-of-the-world responses are always complete: absence deletes."""
+
+_ROUTED = (Type.SCOPE, Type.ROUTE)
+_BY_URL = {str(kind): kind for kind in Type}
+
+
+class Refused(ValueError):
+    """A stream that breaks the protocol beyond answering."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One message for the client; `body` has its nonce already."""
+
+    type: Type
+    nonce: str
+    body: bytes
+    names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A response in flight: what it carried, and what the client held before."""
+
+    nonce: str
+    at: float
+    before: dict[str, Resource | None]
+
+
+@dataclass(slots=True)
+class Subscription:
+    """One type on one stream."""
+
+    type: Type
+    wildcard: bool = False
+    named_once: bool = False
+    names: set[str] = field(default_factory=set)
+    held: dict[str, Resource] = field(default_factory=dict)
+    want: dict[str, Gone | None] = field(default_factory=dict)
+    forced: set[str] = field(default_factory=set)
+    parts: list[tuple[str, ...]] = field(default_factory=list)
+    rejected: dict[str, Rejection] = field(default_factory=dict)
+    blocked: dict[str, float] = field(default_factory=dict)
+    in_flight: _Sent | None = None
+    nonce: str = ""
+    owes_answer: bool = False
+    proved: bool = False
+    """The client has ACKed something of this type, or came with what it ACKed on an earlier stream."""
+
+    def covers(self, resource: Resource) -> bool:
+        return resource.name in self.names or (self.wildcard and not resource.named_only)
+
+    def waits_for_ack(self, name: str) -> bool:
+        return self.in_flight is not None and name in self.in_flight.before
+
+
+class Stream:
+    """What both variants share; `xds.delta` and `xds.sotw` read requests and compose responses."""
+
+    variant = ""
+    tells_missing = True
+    """A name that does not exist is answered as removed."""
+
+    def __init__(self, cache: Cache, framer: Framer | None = None) -> None:
+        self._cache = cache
+        self._framer = framer or Framer()
+        self._count = 0
+        self._asked_for: set[str] = set()  # routes of eager scopes that the client is about to subscribe to
+        self.node: Node | None = None
+        self.subscriptions: dict[Type, Subscription] = {}
+        self.last_rejection: Rejection | None = None
+
+    # Input
+
+    def receive(self, request: Request, now: float) -> None:
+        """Take one request: a subscription, an ACK or a NACK, often several of these at once. Raises Refused."""
+        if self.node is None:
+            if request.node is None or not request.node.id:
+                raise Refused("the first request must carry node.id")
+            self.node = request.node
+        if not request.type_url:
+            raise Refused("ADS needs a type_url in every request")
+        kind = _BY_URL.get(request.type_url)
+        if kind is None:
+            return  # a type that we do not serve; the client may still want the others
+        first = kind not in self.subscriptions
+        subscription = self.subscriptions.setdefault(kind, Subscription(kind))
+        self._read(subscription, request, first, now)
+
+    def changed(self, changes: Changes) -> None:
+        """The cache tells which names have a new value or are gone."""
+        for kind, names in changes.items():
+            subscription = self.subscriptions.get(kind)
+            if subscription is None:
+                continue
+            for name, gone in names.items():
+                current = self._cache.get(kind, name)
+                if (
+                    name in subscription.names
+                    or name in subscription.held
+                    or (current and subscription.covers(current))
+                ):
+                    subscription.want.pop(name, None)
+                    subscription.want[name] = gone
+
+    # Output
+
+    def due(self, now: float) -> list[Response]:
+        """All that may be sent now, in make-before-break order. Call again after every input."""
+        responses = []
+        for kind in Type:
+            subscription = self.subscriptions.get(kind)
+            if subscription is None or subscription.in_flight is not None:
+                continue
+            if not (subscription.want or subscription.parts or subscription.owes_answer):
+                continue
+            response = self._next(subscription, now)
+            if response is not None:
+                responses.append(response)
+        return responses
+
+    def next_deadline(self) -> float | None:
+        """When a gate opens by itself, on the clock of `now`; None when nothing waits at a gate."""
+        since = [at for s in self.subscriptions.values() if s.in_flight is None for at in s.blocked.values()]
+        return min(since) + GATE_DEADLINE if since else None
+
+    def lagging(self) -> dict[str, str]:
+        """The owners whose current resources this client has not all applied, each with the reason."""
+        behind: dict[str, str] = {}
+        if self._is_starting():
+            behind.update(dict.fromkeys(self._cache.owners(), "starting: has not asked for routes yet"))
+        for kind, subscription in self.subscriptions.items():
+            for name in subscription.blocked:
+                self._blame(behind, kind, name, f"waits until it has all that {name} needs")
+            for name in subscription.want:
+                self._blame(behind, kind, name, "not sent yet")
+            if subscription.in_flight is not None:
+                for name in subscription.in_flight.before:
+                    self._blame(behind, kind, name, "no ACK yet")
+            for name, rejection in subscription.rejected.items():
+                for owner in self._cache.owners_of(kind, name):
+                    behind[owner] = f"rejected: {rejection.message}"
+        for route in self._asked_for:
+            if self._cache.get(Type.ROUTE, route) is None:
+                continue
+            behind.setdefault(route, "has not asked for the route yet")
+        return behind
+
+    def _blame(self, behind: dict[str, str], kind: Type, name: str, why: str) -> None:
+        for owner in self._cache.owners_of(kind, name):
+            behind.setdefault(owner, why)
+
+    def _is_starting(self) -> bool:
+        clusters = self.subscriptions.get(Type.CLUSTER)
+        if clusters is None or not clusters.wildcard:
+            return clusters is None and Type.LISTENER not in self.subscriptions
+        scopes = self.subscriptions.get(Type.SCOPE)
+        return scopes is None or not scopes.proved
+
+    # Variants
+
+    def _read(self, subscription: Subscription, request: Request, first: bool, now: float) -> None:
+        raise NotImplementedError
+
+    def _compose(self, subscription: Subscription, sent: Sequence[Resource], removed: Sequence[str]) -> bytes:
+        """The response's bytes without nonce; `held` is already what the client will have."""
+        raise NotImplementedError
+
+    # Subscriptions
+
+    def _start_wildcard(self, subscription: Subscription) -> None:
+        subscription.wildcard = True
+        subscription.owes_answer = True
+        for resource in self._cache.all(subscription.type):
+            subscription.want[resource.name] = None
+
+    def _subscribe(self, subscription: Subscription, names: Iterable[str], *, forced: bool = True) -> None:
+        """A name asked for is answered even if we think that the client has it: it may have forgotten."""
+        for name in names:
+            subscription.names.add(name)
+            subscription.want[name] = None
+            if forced:
+                subscription.forced.add(name)
+        if subscription.type is Type.ROUTE:
+            self._asked_for.difference_update(subscription.names)
+
+    def _unsubscribe(self, subscription: Subscription, names: Iterable[str]) -> None:
+        for name in names:
+            subscription.names.discard(name)
+            current = self._cache.get(subscription.type, name)
+            if current is not None and subscription.covers(current):
+                continue
+            for table in (subscription.held, subscription.want, subscription.rejected, subscription.blocked):
+                table.pop(name, None)
+            subscription.forced.discard(name)
+            if subscription.in_flight is not None:
+                subscription.in_flight.before.pop(name, None)
+            if subscription.type is Type.ROUTE:
+                self._asked_for.discard(name)
+
+    # ACK and NACK
+
+    def _settle(self, subscription: Subscription, error: str | None) -> None:
+        sent = subscription.in_flight
+        if sent is None:
+            return
+        subscription.in_flight = None
+        if error is None:
+            self._acked(subscription, sent)
+        else:
+            self._nacked(subscription, sent, error)
+
+    def _acked(self, subscription: Subscription, sent: _Sent) -> None:
+        kind = subscription.type
+        subscription.proved = True
+        for name in sent.before:
+            subscription.rejected.pop(name, None)
+            resource = subscription.held.get(name)
+            if resource is None:
+                continue
+            if kind is Type.ROUTE and self._cache.get(kind, name) is resource:
+                self._cache.accepted(name)
+            if kind is Type.SCOPE and not resource.on_demand:
+                self._asked_for.update(set(resource.refs) - self._names(Type.ROUTE))
+
+    def _nacked(self, subscription: Subscription, sent: _Sent, error: str) -> None:
+        refused = [name for name in sent.before if name in subscription.held]
+        attempted = {name: subscription.held[name] for name in refused}
+        for name, before in sent.before.items():
+            if before is None:
+                subscription.held.pop(name, None)
+            elif name in subscription.held:
+                subscription.held[name] = before
+        if len(refused) > 1:
+            # A NACK may be a partial apply, and its text is for people: find the guilty by halves.
+            middle = len(refused) // 2
+            subscription.parts += (tuple(refused[middle:]), tuple(refused[:middle]))
+            for name in refused:
+                subscription.want.setdefault(name, None)
+            return
+        for name in refused:
+            assert self.node is not None
+            owners = sorted(self._cache.owners_of(subscription.type, name))
+            rejection = Rejection(
+                owners[0] if owners else "", subscription.type, name, attempted[name].version, error, self.node.id
+            )
+            subscription.rejected[name] = rejection
+            self.last_rejection = rejection
+
+    def _names(self, kind: Type) -> set[str]:
+        subscription = self.subscriptions.get(kind)
+        return subscription.names if subscription is not None else set()
+
+    # What to send next
+
+    def _next(self, subscription: Subscription, now: float) -> Response | None:
+        candidates: Iterable[str] = list(subscription.want)
+        if subscription.parts:
+            part = subscription.parts.pop()
+            candidates = [name for name in part if name in subscription.want]
+        send: list[Resource] = []
+        removed: list[str] = []
+        before: dict[str, Resource | None] = {}
+        for name in candidates:
+            if self._may_skip(subscription, name):
+                del subscription.want[name]
+                subscription.blocked.pop(name, None)
+                continue
+            if self._is_gated(subscription, name):
+                since = subscription.blocked.setdefault(name, now)
+                if now - since < GATE_DEADLINE:
+                    continue
+                if not self._may_time_out(subscription, name):
+                    subscription.blocked[name] = now
+                    continue
+            subscription.blocked.pop(name, None)
+            del subscription.want[name]
+            subscription.forced.discard(name)
+            before[name] = subscription.held.get(name)
+            current = self._current(subscription, name)
+            if current is None:
+                subscription.held.pop(name, None)
+                removed.append(name)
+            else:
+                subscription.held[name] = current
+                send.append(current)
+        if not (send or removed or subscription.owes_answer):
+            return self._next(subscription, now) if subscription.parts else None
+        subscription.owes_answer = False
+        if subscription.type is Type.CLUSTER:
+            self._warm(send, before)
+        self._count += 1
+        nonce = f"{self._count:x}"
+        subscription.nonce = nonce
+        subscription.in_flight = _Sent(nonce, now, before)
+        body = with_nonce(self._compose(subscription, send, removed), nonce)
+        return Response(subscription.type, nonce, body, tuple(before))
+
+    def _current(self, subscription: Subscription, name: str) -> Resource | None:
+        current = self._cache.get(subscription.type, name)
+        return current if current is not None and subscription.covers(current) else None
+
+    def _may_skip(self, subscription: Subscription, name: str) -> bool:
+        """Nothing new for this client, or nothing that it would take."""
+        current = self._current(subscription, name)
+        if current is None:
+            if name in subscription.forced:
+                subscription.forced.discard(name)
+                return not self.tells_missing
+            # The parent decides over endpoints and routes: Envoy lets go of them itself, and until then needs them.
+            return name not in subscription.held or subscription.type in (Type.ENDPOINT, Type.ROUTE, Type.SECRET)
+        rejected = subscription.rejected.get(name)
+        if rejected is not None and rejected.version == current.version:
+            subscription.forced.discard(name)
+            return True
+        if name in subscription.forced:
+            return False
+        held = subscription.held.get(name)
+        return held is not None and held.version == current.version
+
+    def _warm(self, clusters: Sequence[Resource], before: dict[str, Resource | None]) -> None:
+        """A changed cluster warms until it hears of its endpoints again, though the client need not ask anew."""
+        endpoints = self.subscriptions.get(Type.ENDPOINT)
+        if endpoints is None:
+            return
+        for cluster in clusters:
+            if before[cluster.name] is not None and cluster.name in endpoints.names:
+                endpoints.forced.add(cluster.name)
+                endpoints.want.setdefault(cluster.name, None)
+
+    # Gates
+
+    def _is_gated(self, subscription: Subscription, name: str) -> bool:
+        kind = subscription.type
+        current = self._current(subscription, name)
+        if current is None:
+            held_cluster = kind is Type.CLUSTER and name in subscription.held
+            return held_cluster and not self._is_unused(subscription.want.get(name))
+        if kind is Type.ROUTE:
+            return not all(self._is_usable(ref) for ref in current.refs)
+        if kind is Type.SCOPE:
+            routes = [self._cache.get(Type.ROUTE, ref) for ref in current.refs]
+            return not all(self._is_usable(ref) for route in routes if route for ref in route.refs)
+        if kind is Type.ENDPOINT and current.late:
+            held = subscription.held.get(name)
+            if held is None or held.late or name in subscription.forced:
+                return False
+            return not all(self._is_settled(owner) for owner in self._cache.owners_of(kind, name))
+        return False
+
+    def _may_time_out(self, subscription: Subscription, name: str) -> bool:
+        """A gate that waits for something the client refused stays shut; one that waits for silence opens."""
+        clusters = self.subscriptions.get(Type.CLUSTER)
+        current = self._current(subscription, name)
+        if subscription.type in _ROUTED and clusters is not None and current is not None:
+            refs = [
+                ref
+                for route in ([current] if subscription.type is Type.ROUTE else self._routes_of(current))
+                for ref in route.refs
+            ]
+            return all(ref in clusters.held and not clusters.waits_for_ack(ref) for ref in refs)
+        if current is None and subscription.want.get(name) is None:
+            return not any(routed.want or routed.in_flight for routed in self._routed())
+        gone = subscription.want.get(name)
+        users = gone.users if gone is not None else self._cache.owners_of(subscription.type, name)
+        # Only a route that is gone may be waited for in vain: one that is late or rejected still leads there.
+        return all(self._is_settled(user) or self._cache.get(Type.ROUTE, user) is None for user in users)
+
+    def _routes_of(self, scope: Resource) -> list[Resource]:
+        return [route for ref in scope.refs if (route := self._cache.get(Type.ROUTE, ref)) is not None]
+
+    def _is_usable(self, cluster: str) -> bool:
+        """The client holds the cluster, ACKed, with endpoints that it has ACKed as well."""
+        clusters = self.subscriptions.get(Type.CLUSTER)
+        if clusters is None or not clusters.wildcard:
+            return True  # gRPC's own client asks for clusters only after it has the route
+        if cluster not in clusters.held or _is_new(clusters, cluster):
+            return False
+        wanted = self._cache.get(Type.ENDPOINT, cluster)
+        if wanted is None:
+            return True  # found by DNS
+        endpoints = self.subscriptions.get(Type.ENDPOINT)
+        held = endpoints.held.get(cluster) if endpoints is not None else None
+        if endpoints is None or held is None or _is_new(endpoints, cluster):
+            return False
+        if wanted.late:
+            return True
+        return not held.late and not (endpoints.waits_for_ack(cluster) and _was_empty(endpoints, cluster))
+
+    def _is_settled(self, route: str) -> bool:
+        """The client has ACKed the present value of this route, or does not have the route."""
+        routes = self.subscriptions.get(Type.ROUTE)
+        if routes is None or route not in routes.held:
+            return True
+        current = self._cache.get(Type.ROUTE, route)
+        return (
+            current is not None
+            and routes.held[route].version == current.version
+            and not routes.waits_for_ack(route)
+            and route not in routes.rejected
+        )
+
+    def _is_unused(self, gone: Gone | None) -> bool:
+        """No route that the client holds can lead to a cluster that is gone."""
+        if gone is not None:
+            return all(self._is_settled(user) for user in gone.users)
+        # Known only from the client's own list after a reconnect: wait until it is up to date altogether.
+        routed = self._routed()
+        return len(routed) == len(_ROUTED) and not any(r.want or r.in_flight for r in routed)
+
+    def _routed(self) -> list[Subscription]:
+        return [self.subscriptions[kind] for kind in _ROUTED if kind in self.subscriptions]
+
+
+def _is_new(subscription: Subscription, name: str) -> bool:
+    sent = subscription.in_flight
+    return sent is not None and name in sent.before and sent.before[name] is None
+
+
+def _was_empty(subscription: Subscription, name: str) -> bool:
+    sent = subscription.in_flight
+    before = sent.before.get(name) if sent is not None else None
+    return before is not None and before.late

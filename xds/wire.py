@@ -1,0 +1,224 @@
+"""The ADS messages on the wire: requests in, responses out, without paying for what we do not read.
+
+A real Envoy's first request carries 61 kB of node extensions. Requests are parsed by google protobuf with a descriptor
+that names only the fields we use, so upb skips the rest (5 us against 44 ms with betterproto2). Responses are built
+around resource bytes that were encoded once; field numbers are those of envoy/service/discovery/v3/discovery.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from xds.resources import Resource
+
+
+class Garbage(ValueError):
+    """A request that is not the message it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Who is asking: `cluster` names the gateway."""
+
+    id: str
+    cluster: str
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A DiscoveryRequest (`names`) or a DeltaDiscoveryRequest (`subscribe`, `unsubscribe`, `initial_versions`)."""
+
+    type_url: str
+    nonce: str = ""
+    error: str | None = None
+    node: Node | None = None
+    names: tuple[str, ...] = ()
+    version: str = ""
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial_versions: dict[str, str] = field(default_factory=dict)
+
+
+_STRING, _MESSAGE, _INT32, _UINT32 = 9, 11, 5, 13
+_ONE, _MANY = 1, 3
+_PACKAGE = "headgate.wire"
+
+
+def _message(name: str, *fields: tuple[str, int, int, int, str]) -> descriptor_pb2.DescriptorProto:
+    made = descriptor_pb2.DescriptorProto(name=name)
+    for field_name, number, label, kind, type_name in fields:
+        made.field.add(
+            name=field_name,
+            number=number,
+            label=label,
+            type=kind,
+            type_name=f".{_PACKAGE}.{type_name}" if type_name else None,
+        )
+    return made
+
+
+def _descriptors() -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto(name="headgate/wire.proto", package=_PACKAGE, syntax="proto3")
+    delta = _message(
+        "Delta",
+        ("node", 1, _ONE, _MESSAGE, "Node"),
+        ("type_url", 2, _ONE, _STRING, ""),
+        ("subscribe", 3, _MANY, _STRING, ""),
+        ("unsubscribe", 4, _MANY, _STRING, ""),
+        ("initial_versions", 5, _MANY, _MESSAGE, "Delta.InitialVersionsEntry"),
+        ("nonce", 6, _ONE, _STRING, ""),
+        ("error", 7, _ONE, _MESSAGE, "Status"),
+    )
+    entry = delta.nested_type.add(name="InitialVersionsEntry")
+    entry.field.add(name="key", number=1, label=_ONE, type=_STRING)
+    entry.field.add(name="value", number=2, label=_ONE, type=_STRING)
+    entry.options.map_entry = True
+    file.message_type.extend(
+        [
+            _message(
+                "Version",
+                ("major", 1, _ONE, _UINT32, ""),
+                ("minor", 2, _ONE, _UINT32, ""),
+                ("patch", 3, _ONE, _UINT32, ""),
+            ),
+            _message("Build", ("version", 1, _ONE, _MESSAGE, "Version")),
+            _message(
+                "Node",
+                ("id", 1, _ONE, _STRING, ""),
+                ("cluster", 2, _ONE, _STRING, ""),
+                ("agent", 6, _ONE, _STRING, ""),
+                ("build", 8, _ONE, _MESSAGE, "Build"),
+            ),
+            _message("Status", ("code", 1, _ONE, _INT32, ""), ("message", 2, _ONE, _STRING, "")),
+            _message(
+                "Sotw",
+                ("version", 1, _ONE, _STRING, ""),
+                ("node", 2, _ONE, _MESSAGE, "Node"),
+                ("names", 3, _MANY, _STRING, ""),
+                ("type_url", 4, _ONE, _STRING, ""),
+                ("nonce", 5, _ONE, _STRING, ""),
+                ("error", 6, _ONE, _MESSAGE, "Status"),
+            ),
+            delta,
+        ]
+    )
+    return file
+
+
+_pool = descriptor_pool.DescriptorPool()
+_pool.Add(_descriptors())
+_Sotw: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{_PACKAGE}.Sotw"))
+_Delta: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{_PACKAGE}.Delta"))
+
+
+def read_sotw(raw: bytes) -> Request:
+    """Read a DiscoveryRequest; raises Garbage."""
+    try:
+        message = _Sotw.FromString(raw)
+    except DecodeError as error:
+        raise Garbage("not a DiscoveryRequest") from error
+    return Request(
+        type_url=message.type_url,
+        nonce=message.nonce,
+        error=message.error.message if message.HasField("error") else None,
+        node=_node(message),
+        names=tuple(message.names),
+        version=message.version,
+    )
+
+
+def read_delta(raw: bytes) -> Request:
+    """Read a DeltaDiscoveryRequest; raises Garbage."""
+    try:
+        message = _Delta.FromString(raw)
+    except DecodeError as error:
+        raise Garbage("not a DeltaDiscoveryRequest") from error
+    return Request(
+        type_url=message.type_url,
+        nonce=message.nonce,
+        error=message.error.message if message.HasField("error") else None,
+        node=_node(message),
+        subscribe=tuple(message.subscribe),
+        unsubscribe=tuple(message.unsubscribe),
+        initial_versions=dict(message.initial_versions),
+    )
+
+
+def _node(message: Any) -> Node | None:
+    if not message.HasField("node"):
+        return None
+    node, number = message.node, message.node.build.version
+    version = f"{number.major}.{number.minor}.{number.patch}" if node.build.HasField("version") else ""
+    return Node(node.id, node.cluster, f"{node.agent} {version}".strip())
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, value: bytes) -> bytes:
+    return bytes((number << 3 | 2,)) + _varint(len(value)) + value
+
+
+def _any(type_url: bytes, body: bytes) -> bytes:
+    return _field(1, type_url) + _field(2, body)
+
+
+def sotw_response(type_url: str, version: str, resources: Iterable[Resource]) -> bytes:
+    """A DiscoveryResponse without its nonce."""
+    url = type_url.encode()
+    parts = [_field(1, version.encode())]
+    parts += [_field(2, _any(url, resource.body)) for resource in resources]
+    parts.append(_field(4, url))
+    return b"".join(parts)
+
+
+def delta_response(type_url: str, resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
+    """A DeltaDiscoveryResponse without its nonce."""
+    url = type_url.encode()
+    parts = [
+        _field(2, _field(1, r.version.encode()) + _field(2, _any(url, r.body)) + _field(3, r.name.encode()))
+        for r in resources
+    ]
+    parts.append(_field(4, url))
+    parts += [_field(6, name.encode()) for name in removed]
+    return b"".join(parts)
+
+
+def with_nonce(response: bytes, nonce: str) -> bytes:
+    """Fields may come in any order, so the shared bytes stay untouched and each stream appends its own nonce."""
+    return response + _field(5, nonce.encode())
+
+
+class Framer:
+    """Builds each response once and hands the same bytes to every stream that is due the same content."""
+
+    def __init__(self, keep: int = 256, keep_bytes: int = 64 * 1024 * 1024) -> None:
+        self._made: dict[tuple[object, ...], bytes] = {}
+        self._keep, self._keep_bytes, self._held = keep, keep_bytes, 0
+
+    def delta(self, type_url: str, resources: Sequence[Resource], removed: Sequence[str]) -> bytes:
+        key = ("delta", type_url, *[r.version for r in resources], "-", *removed)
+        return self._made.get(key) or self._put(key, delta_response(type_url, resources, removed))
+
+    def sotw(self, type_url: str, version: str, resources: Sequence[Resource]) -> bytes:
+        key = ("sotw", type_url, version, *[r.version for r in resources])
+        return self._made.get(key) or self._put(key, sotw_response(type_url, version, resources))
+
+    def _put(self, key: tuple[object, ...], made: bytes) -> bytes:
+        while self._made and (len(self._made) >= self._keep or self._held + len(made) > self._keep_bytes):
+            self._held -= len(self._made.pop(next(iter(self._made))))
+        self._made[key] = made
+        self._held += len(made)
+        return made
