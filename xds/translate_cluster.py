@@ -21,6 +21,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
+    Locality,
     Metadata,
     SocketAddress,
 )
@@ -123,7 +124,7 @@ def _metadata(model: str, version: str) -> bytes:
 def _assignment(backend: ir.Backend) -> bytes:
     body = _ASSIGNMENT_NAME(backend.name)
     if backend.endpoints:
-        body += _LOCALITY(b"".join([_endpoint(endpoint) for endpoint in backend.endpoints]))
+        body += _LOCALITY(b"".join([_endpoint(endpoint) for endpoint in backend.endpoints]) + _ONE_LOCALITY)
     return body
 
 
@@ -142,6 +143,8 @@ _VERSION = entry(Struct, "fields", "version")
 _STRING = field(Value, "string_value")
 _ASSIGNMENT_NAME = field(ClusterLoadAssignment, "cluster_name")
 _LOCALITY = embed(ClusterLoadAssignment, "endpoints")
+# gRPC's own client refuses endpoints without a locality, and passes over a locality without a weight.
+_ONE_LOCALITY = encode(LocalityLbEndpoints(locality=Locality(), load_balancing_weight=1))
 _LB_ENDPOINT = embed(LocalityLbEndpoints, "lb_endpoints")
 _ENDPOINT = embed(LbEndpoint, "endpoint")
 _ENDPOINT_ADDRESS = embed(Endpoint, "address")
