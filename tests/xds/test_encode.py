@@ -66,15 +66,16 @@ from xds.encode import embed, encode, entry, field
 SCHEMA: dict[type[betterproto2.Message], str] = {
     RouteConfiguration: "1 name string, 2 virtual_hosts *VirtualHost, 3 internal_only_headers *string, "
     "7 validate_clusters BoolValue, 10 most_specific_header_mutations_wins bool",
-    VirtualHost: "1 name string, 2 domains *string, 3 routes *Route, 4 require_tls enum, 14 include_request_attempt_count bool",
+    VirtualHost: "1 name string, 2 domains *string, 3 routes *Route, 4 require_tls enum, "
+    "14 include_request_attempt_count bool",
     Route: "1 match RouteMatch, 2 route RouteAction, 4 metadata Metadata, 14 name string",
     RouteMatch: "1 prefix |string, 2 path |string, 4 case_sensitive BoolValue, 6 headers *HeaderMatcher",
     HeaderMatcher: "1 name string, 6 range_match |Int64Range, 7 present_match |bool, 13 string_match |StringMatcher, "
     "8 invert_match bool",
     StringMatcher: "1 exact |string, 7 contains |string, 6 ignore_case bool",
     Int64Range: "1 start int64, 2 end int64",
-    RouteAction: "1 cluster |string, 3 weighted_clusters |WeightedCluster, 8 timeout Duration, 9 retry_policy RetryPolicy, "
-    "11 priority enum, 24 idle_timeout Duration",
+    RouteAction: "1 cluster |string, 3 weighted_clusters |WeightedCluster, 8 timeout Duration, "
+    "9 retry_policy RetryPolicy, 11 priority enum, 24 idle_timeout Duration",
     RetryPolicy: "1 retry_on string, 2 num_retries UInt32Value, 7 retriable_status_codes *uint32",
     WeightedCluster: "1 clusters *WeightedClusterClusterWeight, 2 runtime_key_prefix string",
     WeightedClusterClusterWeight: "1 name string, 2 weight UInt32Value, 4 request_headers_to_add *HeaderValueOption, "
@@ -82,15 +83,16 @@ SCHEMA: dict[type[betterproto2.Message], str] = {
     HeaderValueOption: "1 header HeaderValue, 3 append_action enum",
     HeaderValue: "1 key string, 2 value string, 3 raw_value bytes",
     Metadata: "1 filter_metadata {}Struct",
-    Cluster: "1 name string, 2 type |enum, 4 connect_timeout Duration, 6 lb_policy enum, 10 circuit_breakers CircuitBreakers, "
-    "25 metadata Metadata, 27 common_lb_config ClusterCommonLbConfig, 32 ignore_health_on_host_removal bool, "
+    Cluster: "1 name string, 2 type |enum, 4 connect_timeout Duration, 6 lb_policy enum, "
+    "10 circuit_breakers CircuitBreakers, 25 metadata Metadata, 27 common_lb_config ClusterCommonLbConfig, 32 ignore_health_on_host_removal bool, "
     "36 typed_extension_protocol_options {}Any",
     ClusterCommonLbConfig: "1 healthy_panic_threshold Percent",
     Percent: "1 value double",
     CircuitBreakers: "1 thresholds *CircuitBreakersThresholds",
     CircuitBreakersThresholds: "1 priority enum, 2 max_connections UInt32Value, 5 max_retries UInt32Value",
     ClusterLoadAssignment: "1 cluster_name string, 2 endpoints *LocalityLbEndpoints",
-    LocalityLbEndpoints: "1 locality Locality, 2 lb_endpoints *LbEndpoint, 3 load_balancing_weight UInt32Value, 5 priority uint32",
+    LocalityLbEndpoints: "1 locality Locality, 2 lb_endpoints *LbEndpoint, 3 load_balancing_weight UInt32Value, "
+    "5 priority uint32",
     Locality: "1 region string, 2 zone string",
     LbEndpoint: "1 endpoint |Endpoint, 5 endpoint_name |string, 2 health_status enum",
     Endpoint: "1 address Address",
@@ -115,11 +117,7 @@ def test_bytes_are_those_of_betterproto2_and_mean_the_same_to_google(root):
 
 def test_every_kind_of_scalar_means_the_same_to_google():
     @settings(max_examples=150, deadline=None)
-    @given(
-        st.sampled_from(sorted(SCALARS)).flatmap(
-            lambda kind: st.tuples(st.just(kind), st.lists(SCALARS[kind], max_size=3))
-        )
-    )
+    @given(st.one_of([st.tuples(st.just(kind), st.lists(SCALARS[kind], max_size=3)) for kind in SCALARS]))
     def judged(drawn):
         kind, values = drawn
         first = values[0] if values else SCALAR_ZERO[kind]
@@ -160,12 +158,10 @@ def test_fields_that_a_newer_envoy_sent_are_kept():
     assert encode(Route.parse(encode(Route(name="a")) + newer)) == encode(Route(name="a")) + newer
 
 
-@pytest.mark.parametrize(
-    ("message", "name", "value"), [(SocketAddress, "port_value", -1), (SocketAddress, "port_value", 1 << 32)]
-)
-def test_a_joined_number_that_does_not_fit_is_refused(message, name, value):
+@pytest.mark.parametrize("port", [-1, 1 << 32])
+def test_a_joined_number_that_does_not_fit_is_refused(port):
     with pytest.raises(ValueError, match="outside 0"):
-        field(message, name)(value)
+        field(SocketAddress, "port_value")(port)
 
 
 def test_joined_parts_mean_what_the_whole_means():
@@ -192,8 +188,8 @@ def test_another_release_of_betterproto2_is_refused_by_name(monkeypatch):
         exec(source, {"__name__": "xds.encode.again"})
 
 
-def test_the_compiler_never_validates_again():
-    """`bytes(message)` takes milliseconds for this; the budget is half of one, in CPU time, best of many."""
+def test_a_small_route_configuration_is_encoded_within_half_a_millisecond():
+    """`bytes(message)` takes 4-6 ms; CPU time, best of many, so that a busy machine does not fail it."""
     arms = [WeightedClusterClusterWeight(name=name, weight=5000) for name in ("v1", "v2")]
     action = RouteAction(weighted_clusters=WeightedCluster(clusters=arms), timeout=timedelta(0))
     pinned = RouteMatch(prefix="/", headers=[HeaderMatcher(name="traffic", string_match=StringMatcher(exact="test"))])
@@ -233,8 +229,8 @@ SCALAR_ZERO: dict[str, Any] = dict.fromkeys(SCALARS, 0) | {"bool": False, "strin
 def scalar_message(kind: str) -> type[betterproto2.Message]:
     @dataclass
     class Scalars(betterproto2.Message):
-        implicit: Any = betterproto2.field(1, kind)
-        explicit: Any = betterproto2.field(2, kind, optional=True, group="presence")
+        implicit: Any = betterproto2.field(1, kind)  # noqa: RUF009
+        explicit: Any = betterproto2.field(2, kind, optional=True, group="presence")  # noqa: RUF009
         several: list[Any] = betterproto2.field(3, kind, repeated=True)  # noqa: RUF009
 
     Scalars.__name__ = f"Scalars{kind.title()}"
