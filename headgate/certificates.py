@@ -76,7 +76,14 @@ class Certificates:
 async def _changes(folders: Iterable[Path], stop: asyncio.Event | None) -> AsyncIterator[None]:
     # yield_on_timeout: what the kernel did not tell (network file systems) is found half a minute later.
     async for _ in awatch(
-        *folders, watch_filter=None, stop_event=stop, step=50, debounce=200, rust_timeout=30_000, yield_on_timeout=True
+        *folders,
+        watch_filter=None,
+        recursive=False,
+        stop_event=stop,
+        step=50,
+        debounce=200,
+        rust_timeout=30_000,
+        yield_on_timeout=True,
     ):
         yield
 

@@ -21,8 +21,13 @@ from pydantic import (
     model_validator,
 )
 
+from router.hints import path_text
+from router.manifests import _documents as documents
+from router.manifests import _text as decode
+from router.problem import Problem
 from router.rules import Broken
 from router.schema import Part
+from router.state_file import NAME
 from router.values import Duration, Label, PositiveDuration, Text, fault, shown
 from router.words import in_our_words
 from xds import ir
@@ -90,20 +95,13 @@ class XdsTls(Tls):
         return self
 
 
-class Keepalive(Part):
-    """Pings on an idle xDS stream, so that a dead Envoy or a silent firewall is noticed."""
-
-    time: PositiveDuration = 30.0
-    timeout: PositiveDuration = 10.0
-
-
 class Xds(Part):
-    """Where Envoys connect. 18000 is the port that Envoy's own examples use."""
+    """Where Envoys connect. An idle stream is pinged every `keepalive`, so that a dead Envoy is noticed."""
 
     address: Text = "127.0.0.1"
     port: Port = 18000
     tls: XdsTls | None = None
-    keepalive: Keepalive = Keepalive()
+    keepalive: PositiveDuration = 30.0
 
 
 class Http(Part):
@@ -178,11 +176,11 @@ class Config(Part):
 
     @property
     def state_path(self) -> Path | None:
-        """Rollout state lives beside the manifests unless told otherwise; no manifests, no state."""
+        """Rollout state lives among the manifests, hidden, unless told otherwise; no manifests, no state."""
         if self.state_file is not None or self.manifests is None:
             return self.state_file
-        folder = self.manifests.resolve()
-        return folder.parent / f".{folder.name}.headgate-state.json"
+        folder = self.manifests.parent if self.manifests.is_file() else self.manifests
+        return folder / NAME
 
     def gateway(self, name: str) -> Gateway | None:
         return next((gateway for gateway in self.gateways if gateway.name == name), None)
@@ -243,3 +241,33 @@ def _field(part: Any, name: str, default: Any) -> Any:
 def _items(part: Any, name: str) -> list[Any]:
     found = _field(part, name, ())
     return list(found) if isinstance(found, list | tuple) else []
+
+
+def read(path: Path) -> Config | tuple[Problem, ...]:
+    """Read a configuration file; an empty one is the default configuration."""
+    where = str(path)
+    try:
+        text = decode(path.read_bytes(), where)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        return (Problem(where, "", f"cannot be read: {why}", "give the path of a YAML file with --config"),)
+    if isinstance(text, Problem):
+        return (text,)
+    found = list(documents(text, where))
+    if len(found) > 1 and not any(isinstance(one, Problem) for one in found):
+        return (Problem(where, "", "holds several YAML documents", "one file is one configuration: remove the '---'"),)
+    document = found[-1] if found else None
+    if document is None:
+        return Config()
+    if isinstance(document, Problem):
+        return (document,)
+    raw, faults = document.build()
+    problems = [Problem(f"{where}:{line}", field, what, hint) for line, field, what, hint in faults]
+    try:
+        config = Config.model_validate({} if raw is None else raw, context={"base": path.parent})
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            at = f"{where}:{document.line(one['loc'])}"
+            problems.append(Problem(at, path_text(one["loc"]), one["ctx"]["what"], one["ctx"]["hint"]))
+        return tuple(sorted(problems, key=lambda one: int(one.where.rpartition(":")[2])))
+    return tuple(problems) or config

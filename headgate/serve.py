@@ -1,45 +1,202 @@
 """The control plane, put together: folder -> store -> engine -> sink -> caches -> Envoys, and HTTP beside it.
 
 ```
- manifests ─► FolderSource ─► Store ─► Engine ─► Sink ─► Cache per gateway ─► XdsServer ─► Envoys
-                   probes ─────┘                            ▲                     │
-              certificates ─────────────────────────────────┘     HTTP ◄── status ┘
+ manifests ─► Folder ─► Store ─► Engine ─► Sink ─► Cache per gateway ─► XdsServer ─► Envoys
+             probes ──────┘                            ▲                    │
+       certificates ───────────────────────────────────┘   HTTP ◄── Status ─┘
 ```
 
 The xDS port opens last: an Envoy that connects to a half-loaded control plane would be told that the models which
-have not been read yet are gone, and one whose readiness is not known yet would lose its traffic.
+have not been read yet are gone, and a version whose readiness is not known yet would lose its traffic.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from headgate.certificates import Certificates
 from headgate.config import Config
+from headgate.http import HttpServer
+from headgate.sink import Sink
+from headgate.status import Status
+from router.engine import Engine
+from router.probe import Prober
+from router.sources.folder import Folder
+from router.state_file import StateFile
 from router.store import Store
+from xds.fleet import Fleet
+from xds.metrics import XdsMetrics
+from xds.server import XdsServer
+from xds.tls import ServerTls
+
+log = logging.getLogger("headgate")
+
+READINESS_KNOWN_WITHIN = 5.0
+"""Seconds that the xDS port waits for the first answers of the probes."""
+
+
+class CannotListen(Exception):
+    """A port cannot be opened: what happened, and which setting changes it."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.hint = hint
 
 
 class ControlPlane:
-    """One control plane in this process: `async with ControlPlane(config) as plane`, or `start` and `stop`."""
+    """One control plane in this process: `async with ControlPlane(config) as plane`, or `start` and `stop`.
+
+    `start` returns when Envoys can connect. Both have to be called by the same task; when a part of the control plane
+    fails, that task is cancelled and `stop` raises the failure.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        gateways = {gateway.name: gateway.as_ir() for gateway in config.gateways}
+        self.registry = CollectorRegistry()
         self.store = Store()
+        self.sink = Sink(gateways.values())
+        self._state = StateFile(config.state_path) if config.state_path is not None else None
+        self.engine = Engine(self.store, self.sink, gateways=gateways, states=self._state, hold=True)
+        self._server = XdsServer(
+            self.sink.caches,
+            address=config.xds.address,
+            port=config.xds.port,
+            tls=_server_tls(config),
+            keepalive=config.xds.keepalive,
+            metrics=XdsMetrics(self.registry),
+        )
+        self.status = Status(self.store, self.engine, self.sink.caches, self.fleet)
+        self._http = HttpServer(
+            self.status, self.registry, self.checks, address=config.http.address, port=config.http.port
+        )
+        self._checks = {"manifests loaded": False, "readiness known": False, "xDS port open": False}
+        self._stack = AsyncExitStack()
 
     @property
     def xds_port(self) -> int:
-        raise NotImplementedError
+        return self._server.port
 
     @property
     def http_port(self) -> int:
-        raise NotImplementedError
+        return self._http.port
+
+    @property
+    def fleet(self) -> Fleet:
+        """Who is connected, and what each of them has applied."""
+        return self._server.fleet
+
+    def checks(self) -> Mapping[str, bool]:
+        """What `/readyz` asks."""
+        return dict(self._checks)
 
     async def start(self) -> None:
-        raise NotImplementedError
+        """Open HTTP, load the manifests, learn who is ready, and only then let Envoys in."""
+        async with AsyncExitStack() as stack:
+            http, xds = self.config.http, self.config.xds
+            await _listen(
+                "HTTP", self._http.start, http.address, http.port, "http.port in the configuration, or --http"
+            )
+            stack.push_async_callback(self._http.stop)
+            loaded = await self._run_parts(stack)
+            await loaded.wait()
+            self._checks["manifests loaded"] = True
+            await self.engine.settled(READINESS_KNOWN_WITHIN)
+            self._checks["readiness known"] = True
+            await _listen("xDS", self._server.start, xds.address, xds.port, "xds.port in the configuration, or --xds")
+            stack.push_async_callback(self._server.stop)
+            self._checks["xDS port open"] = True
+            self._stack = stack.pop_all()
 
     async def stop(self) -> None:
-        raise NotImplementedError
+        """Close the streams and end all parts. Envoys keep their routes."""
+        await self.__aexit__(None, None, None)
 
     async def __aenter__(self) -> ControlPlane:
         await self.start()
         return self
 
-    async def __aexit__(self, *exception: object) -> None:
-        await self.stop()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._checks = dict.fromkeys(self._checks, False)
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def _run_parts(self, stack: AsyncExitStack) -> asyncio.Event:
+        """Start every task; returns what tells that the manifests are loaded."""
+        config, loaded = self.config, asyncio.Event()
+        parts: list[Coroutine[Any, Any, None]] = []
+        if config.manifests is not None:
+            folder = Folder(config.manifests, hold=config.mass_deletion_hold)
+            loaded = folder.loaded
+            parts.append(folder.run(self.store))
+        else:
+            loaded.set()
+        certificates = Certificates(
+            config.gateways, self.sink.secrets, lambda problems: self.store.report("certificates", problems)
+        )
+        certificates.load()
+        parts += (self.engine.run(loaded), self.sink.run(), certificates.run())
+        parts.append(Prober(self.store, concurrency=config.probes.concurrency).run())
+        if self._state is not None:
+            parts.append(self._state.run(self.store))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks = [group.create_task(part) for part in parts]
+        stack.callback(lambda: [task.cancel() for task in tasks])
+        return loaded
+
+
+async def _listen(name: str, start: Callable[[], Awaitable[None]], address: str, port: int, setting: str) -> None:
+    try:
+        await start()
+    except OSError as error:
+        why = os.strerror(error.errno).lower() if error.errno else "the port is taken, or the address is not ours"
+        raise CannotListen(f"cannot open the {name} port {address}:{port}: {why}", f"set {setting}") from error
+
+
+def _server_tls(config: Config) -> ServerTls | None:
+    tls = config.xds.tls
+    return ServerTls(tls.certificate, tls.key, tls.client_ca, tls.check_node) if tls is not None else None
+
+
+async def serve(config: Config) -> None:
+    """Run until SIGTERM or SIGINT; a second signal ends the process at once."""
+    loop, task, asked = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+    assert task is not None
+
+    def end() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        log.info("stopping; Envoys keep their routes")
+        asked.set()
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    try:
+        async with ControlPlane(config) as plane:
+            log.info("%d models; xDS on %s:%d", len(plane.store), config.xds.address, plane.xds_port)
+            await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        if not asked.is_set():
+            raise
+        task.uncancel()
+
+
+def run(config: Config) -> None:
+    """Run `serve` on the fastest event loop that is installed."""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):
+        from uvloop import new_event_loop as loop_factory
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve(config))

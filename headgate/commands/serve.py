@@ -1,0 +1,78 @@
+"""`headgate serve`: the control plane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headgate.commands.output import BadInput, Failure
+
+if TYPE_CHECKING:
+    from headgate.config import Config
+
+
+@click.command(epilog="Example: headgate serve --manifests models --config headgate.yaml")
+@click.option("--manifests", type=click.Path(path_type=Path), help="Folder of ModelRollout manifests; it is watched.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="YAML file, see docs/configuration.md.")
+@click.option("--xds", metavar="HOST:PORT", help="Where Envoys connect.  [default: 127.0.0.1:18000]")
+@click.option("--http", metavar="HOST:PORT", help="Health, status and metrics.  [default: 127.0.0.1:18001]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="How to log.")
+def serve(
+    manifests: Path | None,
+    file: Path | None,
+    xds: str | None,
+    http: str | None,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Watch a folder of manifests and the readiness of what they name, and serve the routes to Envoys.
+
+    Options win over the configuration file. SIGTERM and SIGINT end it; Envoys keep their last routes.
+    """
+    config = configuration(file)
+    given: dict[str, Any] = {}
+    if manifests is not None:
+        given["manifests"] = manifests
+    for name, text in (("xds", xds), ("http", http)):
+        if text is not None:
+            address, port = host_and_port(text, f"--{name}")
+            given[name] = getattr(config, name).model_copy(update={"address": address, "port": port})
+    chosen = {"level": log_level, "format": log_format}
+    given["log"] = config.log.model_copy(update={name: value for name, value in chosen.items() if value is not None})
+    config = config.model_copy(update=given)
+    if config.manifests is None:
+        raise click.UsageError("no folder of manifests: give --manifests, or manifests in the configuration")
+    if not config.manifests.exists():
+        raise Failure(f"{config.manifests}: there is no such folder", "create it or mend --manifests", exit_code=2)
+
+    from headgate import logs
+    from headgate.serve import CannotListen, run
+
+    logs.set_up(config.log)
+    try:
+        run(config)
+    except CannotListen as error:
+        raise Failure(str(error), error.hint) from None
+
+
+def configuration(file: Path | None) -> Config:
+    """The configuration of a file, or the default one."""
+    from headgate.config import Config, read
+
+    if file is None:
+        return Config()
+    config = read(file)
+    if isinstance(config, tuple):
+        raise BadInput(config)
+    return config
+
+
+def host_and_port(text: str, option: str) -> tuple[str, int]:
+    """`127.0.0.1:18000`, `[::1]:18000` or `xds.example:18000` in two parts."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise click.UsageError(f"{option} {text!r} is not HOST:PORT, such as 127.0.0.1:18000")
+    return host.strip("[]"), int(port)

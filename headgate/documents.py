@@ -1,0 +1,220 @@
+"""What is known of models, Envoys and problems as JSON-able documents: values in, plain dicts out.
+
+HTTP answers with them and `headgate status` draws them, so that the two never disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import xxhash
+
+from router.engine import ModelStatus
+from router.health import Health
+from router.hints import nearest
+from router.plan import VersionPlan
+from router.problem import Problem
+from router.schema import ModelRollout
+from router.sticky import arm
+from xds.cache import Cache, Rejection
+from xds.fleet import Envoy
+from xds.ir import WEIGHT_TOTAL, Endpoint, ModelPlan
+
+Document = dict[str, Any]
+
+
+class State(StrEnum):
+    """How a model stands, the worst first."""
+
+    REJECTED = "Rejected"
+    """An Envoy would not take the routes; it goes on with those it had."""
+    DEGRADED = "Degraded"
+    """Something has to be mended: no version is ready, or the manifest has errors and its last good state is used."""
+    PENDING = "Pending"
+    """Not every Envoy has the routes yet, or none is connected."""
+    PROGRAMMED = "Programmed"
+    """Every connected Envoy has what is wanted."""
+
+
+class Lag:
+    """Which Envoys do not have which owner's resources yet: asked once per Envoy, not once per model."""
+
+    def __init__(self, envoys: Iterable[Envoy], caches: Mapping[str, Cache]) -> None:
+        self._caches = caches
+        self._by_gateway: dict[str, list[Envoy]] = {name: [] for name in caches}
+        for envoy in envoys:
+            self._by_gateway.setdefault(envoy.gateway, []).append(envoy)
+
+    def total(self, gateway: str) -> int:
+        return len(self._by_gateway.get(gateway, ()))
+
+    def rejection(self, gateway: str, owner: str) -> Rejection | None:
+        cache = self._caches.get(gateway)
+        return cache.rejections.get(owner) if cache is not None else None
+
+    def lagging(self, gateway: str, owner: str) -> list[tuple[str, str]]:
+        """(node id, why) of each Envoy that has something else than what is wanted."""
+        kept = self.rejection(gateway, owner) is not None and not self._caches[gateway].is_accepted(owner)
+        found = []
+        for envoy in self._by_gateway.get(gateway, ()):
+            why = envoy.lagging.get(owner) or ("keeps the last good version" if kept else None)
+            if why is not None:
+                found.append((envoy.id, why))
+        return found
+
+
+def model_document(model: ModelStatus, health: Mapping[tuple[str, Endpoint], Health], lag: Lag) -> Document:
+    """All that is known of one model."""
+    rollout, spec = model.rollout, model.rollout.spec
+    behind, total = lag.lagging(spec.gateway, rollout.key), lag.total(spec.gateway)
+    return {
+        "model": rollout.key,
+        "namespace": rollout.metadata.namespace,
+        "name": rollout.metadata.name,
+        "gateway": spec.gateway,
+        "hosts": list(spec.hosts),
+        "strategy": spec.strategy.value,
+        "sticky": spec.sticky.header if spec.sticky else None,
+        "state": state_of(model, lag).value,
+        "where": model.where,
+        "generation": model.generation,
+        "updatedAt": timestamp(model.updated_at),
+        "versions": [_version(model, version, health) for version in model.versions],
+        "envoys": {
+            "applied": total - len(behind),
+            "total": total,
+            "lagging": [{"node": node, "why": reason} for node, reason in behind],
+        },
+        "rejection": rejection_document(lag.rejection(spec.gateway, rollout.key)),
+        "problems": [problem_document(problem) for problem in dict.fromkeys(model.problems)],
+        "why": list(model.why),
+    }
+
+
+def state_of(model: ModelStatus, lag: Lag) -> State:
+    """One word for a model: the worst that is true."""
+    gateway, key = model.rollout.spec.gateway, model.rollout.key
+    if lag.rejection(gateway, key) is not None:
+        return State.REJECTED
+    if model.plan is None or not any(one.ready for one in model.versions):
+        return State.DEGRADED
+    if any(one.severity == "error" for one in model.problems):
+        return State.DEGRADED
+    return State.PENDING if lag.total(gateway) == 0 or lag.lagging(gateway, key) else State.PROGRAMMED
+
+
+def _version(model: ModelStatus, version: VersionPlan, health: Mapping[tuple[str, Endpoint], Health]) -> Document:
+    return {
+        "name": version.name,
+        "role": version.role,
+        "ready": version.ready,
+        "reason": version.reason,
+        "since": timestamp(model.since.get(version.name)),
+        "weight": version.weight_bp / 100,
+        "mirror": version.mirror_percent or None,
+        "match": version.match,
+        "endpoints": _endpoints(model.rollout, version.name, health),
+    }
+
+
+def _endpoints(rollout: ModelRollout, name: str, health: Mapping[tuple[str, Endpoint], Health]) -> Document | None:
+    """How many can serve; None when a broken manifest has just taken the version away."""
+    spec = next((one for one in rollout.spec.versions if one.name == name), None)
+    if spec is None:
+        return None
+    endpoints = spec.backend.servers(rollout.metadata.namespace)
+    seen = (health.get((name, endpoint)) for endpoint in endpoints)
+    ready = len(endpoints) if spec.readiness is None else sum(one is not None and one.ready for one in seen)
+    return {"ready": ready, "total": len(endpoints)}
+
+
+def arm_document(plan: ModelPlan, key: str) -> Document | None:
+    """The version of a sticky user, and how it comes about; None when the model is not sticky."""
+    route = plan.routes[-1]
+    if route.hash_header is None:
+        return None
+    reached, arms = 0, []
+    for target in route.targets:
+        arms.append({"version": target.version, "from": reached, "to": reached + target.weight})
+        reached += target.weight
+    return {
+        "model": plan.name,
+        "key": key,
+        "header": route.hash_header,
+        "version": arm(route.targets, key),
+        "bucket": bucket(key),
+        "arms": arms,
+        "headerRoutes": len(plan.routes) - 1,
+    }
+
+
+def bucket(key: str) -> int:
+    """Where Envoy's hash of the key falls among the 10,000 parts of the traffic."""
+    return xxhash.xxh64_intdigest(key.encode(), seed=0) % WEIGHT_TOTAL
+
+
+def problem_document(problem: Problem) -> Document:
+    return {
+        "where": problem.where,
+        "field": problem.field,
+        "what": problem.what,
+        "hint": problem.hint,
+        "severity": problem.severity,
+    }
+
+
+def rejection_document(rejection: Rejection | None) -> Document | None:
+    """Envoy's own words."""
+    if rejection is None:
+        return None
+    return {
+        "node": rejection.node,
+        "type": rejection.type.name.lower(),
+        "resource": rejection.name,
+        "version": rejection.version,
+        "message": rejection.message,
+    }
+
+
+def envoy_document(envoy: Envoy) -> Document:
+    """One connected client."""
+    return {
+        "node": envoy.id,
+        "gateway": envoy.gateway,
+        "address": envoy.address,
+        "variant": envoy.variant,
+        "version": envoy.version,
+        "connectedAt": timestamp(envoy.connected_at),
+        "lagging": [{"owner": owner, "why": why} for owner, why in envoy.lagging.items()],
+        "rejection": rejection_document(envoy.last_rejection),
+    }
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """Unix time as people and programs read it; 0 means that nobody knows."""
+    if not seconds:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> Document:
+    """The answer to a name that is not there: what was probably meant, or what there is."""
+    names = sorted(known)
+    near = nearest(name, names)
+    if near is not None:
+        hint = f"did you mean {near!r}?"
+    elif names:
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        hint = f"known: {', '.join(names[:10])}{more}"
+    else:
+        hint = f"there is no {kind} at all"
+    return {"error": f"no {kind} {name!r}", "hint": hint}
+
+
+def worst_first(models: Iterable[Document]) -> Iterator[Document]:
+    """Those that need somebody first, then by name."""
+    order = {state.value: rank for rank, state in enumerate(State)}
+    return iter(sorted(models, key=lambda one: (order[one["state"]], one["model"])))

@@ -1,0 +1,124 @@
+"""Documents as tables for a terminal: plain dicts in (as HTTP gives them), rich renderables out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from headgate.documents import Document
+
+_STATES = {"Programmed": "green", "Pending": "yellow", "Degraded": "red", "Rejected": "bold red"}
+_SEVERITIES = {"error": "red", "warning": "yellow"}
+
+
+def status(document: Document, now: datetime) -> RenderableType:
+    """Everything: a table of models, then what somebody should look at, then a line of sums."""
+    models, envoys = document["models"], document["envoys"]
+    parts: list[RenderableType] = []
+    if models:
+        parts += [models_table(models, now), Text()]
+    parts += notes(models, document["problems"])
+    parts.append(Text(f"{_count(models, 'model')}, {_count(envoys, 'Envoy')} connected, {_sums(models)}".rstrip(", ")))
+    return Group(*parts)
+
+
+def model(document: Document, now: datetime) -> RenderableType:
+    """One model, with the reasons for its traffic."""
+    parts: list[RenderableType] = [models_table([document], now), Text()]
+    parts.append(Text(f"hosts: {', '.join(document['hosts'])}"))
+    parts += [Text(f"why: {sentence}") for sentence in document["why"]]
+    parts += notes([document], document["problems"])
+    return Group(*parts)
+
+
+def models_table(models: Iterable[Document], now: datetime) -> Table:
+    """A row per version; what belongs to the model stands in its first row."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("MODEL", "STATE", "ENVOYS", "VERSION", "WEIGHT", "MIRROR", "MATCH", "READY", "FOR", "REASON"):
+        table.add_column(name, justify="right" if name in ("WEIGHT", "MIRROR") else "left")
+    for one in models:
+        state = Text(one["state"], style=_STATES.get(one["state"], ""))
+        applied = f"{one['envoys']['applied']}/{one['envoys']['total']}"
+        head: tuple[RenderableType, ...] = (one["model"], state, applied)
+        for version in one["versions"]:
+            table.add_row(*head, *_version(version, now))
+            head = ("", "", "")
+        if not one["versions"]:
+            table.add_row(*head)
+    return table
+
+
+def notes(models: Iterable[Document], problems: Iterable[Document]) -> Iterator[Text]:
+    """Envoy's words, laggards, problems: a line each."""
+    for one in models:
+        rejection = one["rejection"]
+        if rejection is not None:
+            words = f"{rejection['node']} rejected {rejection['type']} {rejection['resource']}: {rejection['message']}"
+            yield Text.assemble((one["model"], "bold"), ": ", (words, "red"))
+            continue
+        for lag in one["envoys"]["lagging"][:3]:
+            yield Text.assemble((one["model"], "bold"), f": {lag['node']}: {lag['why']}")
+        more = len(one["envoys"]["lagging"]) - 3
+        if more > 0:
+            yield Text.assemble((one["model"], "bold"), f": and {more} more Envoys are not up to date")
+    for problem in problems:
+        yield Text.assemble(
+            (f"{problem['severity']}: ", _SEVERITIES.get(problem["severity"], "")), problem_text(problem)
+        )
+
+
+def problem_text(problem: Document) -> str:
+    """A problem as it is printed everywhere."""
+    at = f"{problem['where']}: {problem['field']}" if problem["field"] else problem["where"]
+    return f"{at}: {problem['what']}" + (f" ({problem['hint']})" if problem["hint"] else "")
+
+
+def share(percent: float) -> str:
+    """90 %, 0.01 %, and nothing for nothing."""
+    return f"{percent:g} %" if percent else "-"
+
+
+def age(then: str | None, now: datetime) -> str:
+    """How long ago: 5s, 3m, 2h, 4d."""
+    if then is None:
+        return "-"
+    seconds = max(0, int((now - datetime.fromisoformat(then)).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _version(version: Document, now: datetime) -> tuple[RenderableType, ...]:
+    endpoints = version["endpoints"]
+    ready = Text("yes" if version["ready"] else "no", style="green" if version["ready"] else "red")
+    if endpoints is not None and endpoints["total"] > 1:
+        ready.append(f" {endpoints['ready']}/{endpoints['total']}", style="default")
+    return (
+        version["name"] + (" *" if version["role"] == "primary" else ""),
+        share(version["weight"]),
+        share(version["mirror"] or 0),
+        "yes" if version["match"] else "-",
+        ready,
+        age(version["since"], now),
+        version["reason"],
+    )
+
+
+def _sums(models: list[Any]) -> str:
+    counts = {state: sum(one["state"] == state for one in models) for state in _STATES}
+    return ", ".join(f"{number} {state.lower()}" for state, number in counts.items() if number)
+
+
+def _count(items: list[Any], noun: str) -> str:
+    return f"{len(items):,} {noun}" + ("" if len(items) == 1 else "s")
