@@ -26,9 +26,11 @@ MAX_DEPTH = 64
 MAX_BYTES = 16 * 1024 * 1024
 
 _MANY = 200
-_INDENTED = re.compile(rf"^[ \t?:-]{{{_MANY}}}", re.MULTILINE).search
+_INDENTED = re.compile(rf"[ \t?:-]{{{_MANY}}}").search
 _TAG = "tag:yaml.org,2002:"
 _Place = tuple[int | str, ...]
+_Fault = tuple[int, str, str, str]
+"""Line, field, what is wrong, what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +55,24 @@ def parse(data: bytes, where: str) -> Parsed:
     text = _text(data, where)
     if isinstance(text, Problem):
         return Parsed(problems=(text,))
-    rollouts: list[Located] = []
+    rollouts: dict[str, Located] = {}
     problems: list[Problem] = []
     foreign = 0
     for found in _documents(text, where):
         if isinstance(found, Problem):
             problems.append(found)
             continue
-        raw, faults = found.build()
-        at = f"{where}:{found.line(())}"
-        problems += [Problem(f"{where}:{line}", field, what, hint) for line, field, what, hint in faults]
-        if faults or raw is None:
-            continue
-        if complaint := _kind_complaint(raw):
-            place, what, hint = complaint
-            problems.append(Problem(f"{where}:{found.line(place)}", path_text(place), what, hint))
-        elif not _ours(raw):
-            foreign += 1
-        else:
-            try:
-                rollouts.append(Located(ModelRollout.model_validate(raw), at))
-            except ValidationError as error:
-                problems += _complaints(error, found, where)
-    seen: dict[str, str] = {}
-    for one in rollouts:
-        first = seen.setdefault(one.rollout.key, one.where)
-        if first != one.where:
-            what = f"{one.rollout.key} is already defined at {first}"
-            problems.append(Problem(one.where, "metadata.name", what, "give it another name or remove one of them"))
-    kept = tuple(one for one in rollouts if seen[one.rollout.key] == one.where)
-    return Parsed(kept, tuple(sorted(problems, key=_by_line)), foreign)
+        made = _read(found)
+        foreign += made is None
+        if isinstance(made, ModelRollout):
+            at = f"{where}:{found.line(())}"
+            first = rollouts.setdefault(made.key, Located(made, at)).where
+            if first != at:
+                what = f"{made.key} is already defined at {first}"
+                problems.append(Problem(at, "metadata.name", what, "give it another name, or remove one of them"))
+        elif made:
+            problems += [Problem(f"{where}:{line}", field, what, hint) for line, field, what, hint in sorted(made)]
+    return Parsed(tuple(rollouts.values()), tuple(problems), foreign)
 
 
 def read(raw: Any, where: str) -> ModelRollout | tuple[Problem, ...]:
@@ -96,9 +86,23 @@ def read(raw: Any, where: str) -> ModelRollout | tuple[Problem, ...]:
         )
 
 
-def _by_line(problem: Problem) -> tuple[int, str, str]:
-    line = problem.where.split(":")[-1] if problem.where.count(":") == 1 else problem.where.rsplit(":", 2)[-1]
-    return (int(line) if line.isdigit() else 0, problem.field, problem.what)
+def _read(document: _Document) -> ModelRollout | list[_Fault] | None:
+    """The document's rollout, or everything that is wrong with it; None when it is of a foreign kind or empty."""
+    raw, faults = document.build()
+    if raw is None and not faults:
+        return []  # an empty document between two '---'
+    if isinstance(raw, dict) and not _kind_complaint(raw) and raw.get("kind") != KIND:
+        return None
+    if raw is None:
+        return faults
+    if complaint := _kind_complaint(raw):
+        place, what, hint = complaint
+        return [*faults, (document.line(place), path_text(place), what, hint)]
+    try:
+        rollout = ModelRollout.model_validate(raw)
+    except ValidationError as error:
+        return [*faults, *_complaints(error, document)]
+    return faults or rollout
 
 
 def _text(data: bytes, where: str) -> str | Problem:
@@ -140,15 +144,10 @@ def _kind_complaint(raw: Any) -> tuple[_Place, str, str] | None:
     return None
 
 
-def _ours(raw: dict[str, Any]) -> bool:
-    return raw.get("kind") == KIND
-
-
-def _complaints(error: ValidationError, document: _Document, where: str) -> Iterator[Problem]:
+def _complaints(error: ValidationError, document: _Document) -> Iterator[_Fault]:
     for detail in error.errors(include_url=False):
         context = detail["ctx"]
-        line = document.line(detail["loc"])
-        yield Problem(f"{where}:{line}", path_text(detail["loc"]), context["what"], context["hint"])
+        yield document.line(detail["loc"]), path_text(detail["loc"]), context["what"], context["hint"]
 
 
 # YAML
@@ -190,7 +189,7 @@ def _too_deep(text: str) -> int | None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                return int(event.start_mark.line) + 1
+                return int(event.start_mark.line) + 1  # type: ignore[union-attr]
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
     return None
@@ -224,7 +223,8 @@ def _broken(error: yaml.YAMLError, where: str) -> Problem:
         position = getattr(error, "position", None)
         what += f" at offset {position}" if position is not None else ""
         return Problem(where, "", what, "nothing of the file was read")
-    return Problem(f"{where}:{mark.line + 1}:{mark.column + 1}", "", what, "mend the line; nothing after it was read")
+    mend = "indent with blanks, not with tabs" if "cannot start any token" in what else "mend the line"
+    return Problem(f"{where}:{mark.line + 1}:{mark.column + 1}", "", what, f"{mend}; nothing after it was read")
 
 
 class _Document:
@@ -233,9 +233,9 @@ class _Document:
     def __init__(self, root: yaml.Node) -> None:
         self._root = root
         self._left = MAX_VALUES
-        self._faults: list[tuple[int, str, str, str]] = []
+        self._faults: list[_Fault] = []
 
-    def build(self) -> tuple[Any, list[tuple[int, str, str, str]]]:
+    def build(self) -> tuple[Any, list[_Fault]]:
         """The value, and what YAML let pass but we do not: (line, field, what, hint)."""
         try:
             return self._build(self._root, ()), self._faults

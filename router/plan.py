@@ -1,7 +1,7 @@
 """From a rollout, what is observed and remembered, to the model's traffic as Envoy shall see it, and why.
 
-    header routes, in the versions' order          match -> one version
-    the weighted route, which matches all          arms by sticky layout, mirrors attached
+1. header routes, in the order of the versions: match -> one version
+2. the weighted route, which matches all: arms by sticky layout, mirrors attached
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from router import schema
 from router.observe import Observed
 from router.policy import Wish, wishes
 from router.problem import Problem
@@ -81,7 +82,7 @@ def _version_plan(wish: Wish, observed: Observed, points: dict[str, int]) -> Ver
         reason=seen.reason,
         weight_bp=points.get(wish.name, 0),
         role="primary" if wish.primary else "candidate",
-        mirror_percent=wish.mirror.percent if wish.mirror and seen.ready else 0.0,
+        mirror_percent=wish.mirror.percent if _mirrors(wish, observed.ready, points) and wish.mirror else 0.0,
         match=bool(wish.match) and seen.ready,
     )
 
@@ -108,7 +109,9 @@ def _weighted_route(
         name="weighted",
         match=Match(),
         targets=tuple(_target(rollout, versions[name], points[name]) for name in arms),
-        mirrors=tuple(_mirror(rollout, wish) for wish in wanted if wish.mirror and wish.name in ready),
+        mirrors=tuple(
+            _mirror(rollout, wish, wish.mirror) for wish in wanted if wish.mirror and _mirrors(wish, ready, points)
+        ),
         timeout=rollout.spec.timeouts.request,
         idle_timeout=rollout.spec.timeouts.idle,
         hash_header=rollout.spec.sticky.header if rollout.spec.sticky else None,
@@ -125,12 +128,17 @@ def _target(rollout: ModelRollout, version: Version, weight: int) -> Target:
     )
 
 
-def _mirror(rollout: ModelRollout, wish: Wish) -> Mirror:
-    assert wish.mirror is not None
-    headers = dict(wish.version.selecting_headers) | dict(wish.mirror.request_headers)
+def _mirrors(wish: Wish, ready: frozenset[str], points: dict[str, int]) -> bool:
+    """Whether its mirror is on: not while it stands in for others, or it would get every request twice."""
+    stands_in = wish.weight == 0 and points.get(wish.name, 0) > 0
+    return wish.mirror is not None and wish.name in ready and not stands_in
+
+
+def _mirror(rollout: ModelRollout, wish: Wish, mirror: schema.Mirror) -> Mirror:
+    headers = dict(wish.version.selecting_headers) | dict(mirror.request_headers)
     return Mirror(
         backend=cluster_name(rollout, wish.version) + SHADOW,
-        percent=wish.mirror.percent,
+        percent=mirror.percent,
         version=wish.name,
         set_request_headers=tuple(sorted(headers.items())),
     )
@@ -200,7 +208,7 @@ def _sentences(
         yield f"{start}: " + "; ".join(_losses(wish, wished.get(wish.name, 0), to))
     for wish in wanted:
         if wish.name in observed.ready:
-            yield from _gains(wish, points.get(wish.name, 0), observed)
+            yield from _gains(wish, observed, points)
 
 
 def _losses(wish: Wish, lost: int, to: str) -> Iterator[str]:
@@ -214,16 +222,18 @@ def _losses(wish: Wish, lost: int, to: str) -> Iterator[str]:
         yield "it would get no traffic anyway"
 
 
-def _gains(wish: Wish, points: int, observed: Observed) -> Iterator[str]:
+def _gains(wish: Wish, observed: Observed, points: dict[str, int]) -> Iterator[str]:
     gets = []
-    if points:
-        gets.append(f"gets {percent(points)} of the traffic")
+    if wish.name in points:
+        gets.append(f"gets {percent(points[wish.name])} of the traffic")
     if wish.match:
         gets.append("gets the requests that match its header route")
-    if wish.mirror:
+    if wish.mirror and _mirrors(wish, observed.ready, points):
         gets.append(f"gets a copy of {wish.mirror.percent:g} % of the traffic")
     role = " (primary)" if wish.primary else ""
-    yield f"{wish.name}{role} is ready ({observed[wish.name].reason}) and {', '.join(gets) or 'gets no traffic'}"
+    reason = observed[wish.name].reason
+    ready = "is ready" if reason == "ready" else f"is ready ({reason})"
+    yield f"{wish.name}{role} {ready} and {', '.join(gets) or 'gets no traffic'}"
 
 
 def percent(points: int) -> str:

@@ -34,7 +34,7 @@ def _wish(version: Version, strategy: Strategy, primary: bool) -> Wish:
     if silent and not primary and strategy is Strategy.CANARY:
         match = (DEFAULT_CANARY_MATCH,)
     if silent and not primary and strategy is Strategy.MIRROR:
-        mirror = Mirror()  # type: ignore[call-arg]
+        mirror = Mirror()
     if weight is None:
         equal = strategy is Strategy.BLUE_GREEN and mirror is None
         weight = 1 if primary or equal else 0

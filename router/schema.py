@@ -63,9 +63,11 @@ class Part(BaseModel):
 class PathMatch(Part):
     """Exactly one of prefix, exact, regex."""
 
-    prefix: PathText | None = Field(None, description="The path starts with this text.")
-    exact: PathText | None = Field(None, description="The path, without its query, is this text.")
-    regex: Regex | None = Field(None, description="The whole path, without its query, matches this RE2 expression.")
+    prefix: PathText | None = Field(default=None, description="The path starts with this text.")
+    exact: PathText | None = Field(default=None, description="The path, without its query, is this text.")
+    regex: Regex | None = Field(
+        default=None, description="The whole path, without its query, matches this RE2 expression."
+    )
 
     @property
     def ir(self) -> ir.PathMatch:
@@ -77,12 +79,13 @@ class PathMatch(Part):
 
 
 class _ValueMatch(Part):
-    exact: Text | None = Field(None, description="The value is this text.")
-    prefix: NeededText | None = Field(None, description="The value starts with this text.")
-    suffix: NeededText | None = Field(None, description="The value ends with this text.")
-    contains: NeededText | None = Field(None, description="The value contains this text.")
-    regex: Regex | None = Field(None, description="The whole value matches this RE2 expression.")
-    present: Literal[True] | None = Field(None, description="Only true: it is there, with whatever value.")
+    name: Text = Field(description="Its name.")
+    exact: Text | None = Field(default=None, description="The value is this text.")
+    prefix: NeededText | None = Field(default=None, description="The value starts with this text.")
+    suffix: NeededText | None = Field(default=None, description="The value ends with this text.")
+    contains: NeededText | None = Field(default=None, description="The value contains this text.")
+    regex: Regex | None = Field(default=None, description="The whole value matches this RE2 expression.")
+    present: Literal[True] | None = Field(default=None, description="Only true: it is there, with whatever value.")
 
     @property
     def test(self) -> tuple[StringMatch, str]:
@@ -99,7 +102,7 @@ class HeaderMatch(_ValueMatch):
 
     name: HeaderName = Field(description="Name of the request header; capitals do not matter.")
     invert: Annotated[bool, Strict()] = Field(
-        False, description="Turn the comparison round: the header is absent or does not compare."
+        default=False, description="Turn the comparison round: the header is absent or does not compare."
     )
 
 
@@ -112,10 +115,18 @@ class QueryMatch(_ValueMatch):
 class Match(Part):
     """Requests that go to this version whatever the weights say. All parts must hold."""
 
-    path: PathMatch | None = Field(None, description="Compare the request path; one of prefix, exact, regex.")
-    method: Method | None = Field(None, description="Compare the request method, such as POST.")
-    headers: tuple[HeaderMatch, ...] = Field((), max_length=16, description="Compare request headers; all must hold.")
-    query: tuple[QueryMatch, ...] = Field((), max_length=16, description="Compare query parameters; all must hold.")
+    path: PathMatch | None = Field(default=None, description="Compare the request path; one of prefix, exact, regex.")
+    method: Method | None = Field(default=None, description="Compare the request method, such as POST.")
+    headers: tuple[HeaderMatch, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Compare request headers, each by exactly one of the tests; all must hold.",
+    )
+    query: tuple[QueryMatch, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Compare query parameters, each by exactly one of the tests; all must hold.",
+    )
 
     @property
     def ir(self) -> ir.Match:
@@ -133,9 +144,11 @@ DEFAULT_CANARY_MATCH = Match(headers=(HeaderMatch(name="traffic", exact="test"),
 class Service(Part):
     """A server found by DNS; exactly one of name, host."""
 
-    name: Label | None = Field(None, description="Name of a Kubernetes Service: <name>.<namespace>.svc.cluster.local.")
-    namespace: Label | None = Field(None, description="Namespace of the Service. By default the rollout's own.")
-    host: Host | None = Field(None, description="Any other DNS name.")
+    name: Label | None = Field(
+        default=None, description="Name of a Kubernetes Service: <name>.<namespace>.svc.cluster.local."
+    )
+    namespace: Label | None = Field(default=None, description="Namespace of the Service. By default the rollout's own.")
+    host: Host | None = Field(default=None, description="Any other DNS name.")
     port: Port = Field(description="Port of the server.")
 
     def endpoint(self, namespace: str) -> Endpoint:
@@ -148,11 +161,11 @@ class SharedServer(Part):
     """One server that holds several versions, told apart by request headers, as in ModelMesh."""
 
     endpoints: tuple[EndpointText, ...] | None = Field(
-        None, min_length=1, max_length=256, description="Addresses of the server, each as IP:port."
+        default=None, min_length=1, max_length=256, description="Addresses of the server, each as IP:port."
     )
-    service: Service | None = Field(None, description="The server by DNS name.")
+    service: Service | None = Field(default=None, description="The server by DNS name; exactly one of name, host.")
     request_headers: HeaderMap | None = Field(
-        None, description="Request headers that select the version. By default mm-vmodel-id: <version name>."
+        default=None, description="Request headers that select the version. By default mm-vmodel-id: <version name>."
     )
 
 
@@ -160,10 +173,17 @@ class Backend(Part):
     """Where a version is served; exactly one of endpoints, service, shared."""
 
     endpoints: tuple[EndpointText, ...] | None = Field(
-        None, min_length=1, max_length=256, description="Addresses of the version's own servers, each as IP:port."
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="Addresses of the version's own servers, each as IP:port.",
     )
-    service: Service | None = Field(None, description="The version's own server by DNS name.")
-    shared: SharedServer | None = Field(None, description="A server that the version shares with others.")
+    service: Service | None = Field(
+        default=None, description="The version's own server by DNS name; exactly one of name, host."
+    )
+    shared: SharedServer | None = Field(
+        default=None, description="A server that the version shares with others; exactly one of endpoints, service."
+    )
 
     def servers(self, namespace: str) -> tuple[Endpoint, ...]:
         """Every configured endpoint, ready or not; for a service its one DNS name."""
@@ -179,42 +199,46 @@ class Backend(Part):
 
 class HttpProbe(Part):
     path: PathText = Field(description="Path to GET; 200-399 means ready. For example /v2/health/ready.")
-    port: Port | None = Field(None, description="Port to ask. By default the endpoint's own.")
-    host: Host | None = Field(None, description="Host header to send. By default the endpoint's address.")
+    port: Port | None = Field(default=None, description="Port to ask. By default the endpoint's own.")
+    host: Host | None = Field(default=None, description="Host header to send. By default the endpoint's address.")
 
 
 class GrpcProbe(Part):
-    service: Text = Field("", description="Service name for grpc.health.v1; empty asks for the whole server.")
-    port: Port | None = Field(None, description="Port to ask. By default the endpoint's own.")
+    service: Text = Field(default="", description="Service name for grpc.health.v1; empty asks for the whole server.")
+    port: Port | None = Field(default=None, description="Port to ask. By default the endpoint's own.")
 
 
 class TcpProbe(Part):
-    port: Port | None = Field(None, description="Port to connect to. By default the endpoint's own.")
+    port: Port | None = Field(default=None, description="Port to connect to. By default the endpoint's own.")
 
 
 class Readiness(Part):
     """How to find out whether an endpoint can serve; exactly one of http, grpc, tcp."""
 
-    http: HttpProbe | None = Field(None, description="Ask by HTTP GET.")
-    grpc: GrpcProbe | None = Field(None, description="Ask the gRPC health service.")
-    tcp: TcpProbe | None = Field(None, description="See whether a TCP connection opens. Write {} for the defaults.")
+    http: HttpProbe | None = Field(default=None, description="Ask by HTTP GET.")
+    grpc: GrpcProbe | None = Field(default=None, description="Ask the gRPC health service.")
+    tcp: TcpProbe | None = Field(
+        default=None, description="See whether a TCP connection opens. Write {} for the defaults."
+    )
     interval: PositiveDuration = Field(
-        5.0, description="Time between two probes.", json_schema_extra={"default": "5s"}
+        default=5.0, description="Time between two probes.", json_schema_extra={"default": "5s"}
     )
     timeout: PositiveDuration = Field(
-        1.0, description="A probe that takes longer has failed.", json_schema_extra={"default": "1s"}
+        default=1.0, description="A probe that takes longer has failed.", json_schema_extra={"default": "1s"}
     )
-    success_threshold: Count = Field(1, description="Successes in a row until an endpoint counts as ready.")
-    failure_threshold: Count = Field(3, description="Failures in a row until a ready endpoint counts as not ready.")
+    success_threshold: Count = Field(default=1, description="Successes in a row until an endpoint counts as ready.")
+    failure_threshold: Count = Field(
+        default=3, description="Failures in a row until a ready endpoint counts as not ready."
+    )
 
 
 class Mirror(Part):
     """A copy of the traffic; the version's answers to it never reach the user."""
 
     percent: Annotated[float, Strict()] = Field(
-        100.0, gt=0, le=100, allow_inf_nan=False, description="Part of the requests that is copied, in percent."
+        default=100.0, gt=0, le=100, allow_inf_nan=False, description="Part of the requests that is copied, in percent."
     )
-    request_headers: HeaderMap = Field((), description="Request headers to set on the copies.")
+    request_headers: HeaderMap = Field(default=(), description="Request headers to set on the copies.")
 
 
 class Version(Part):
@@ -222,24 +246,27 @@ class Version(Part):
 
     name: Label = Field(description="Name of the version, unique in the rollout; answers carry it as app-version.")
     backend: Backend = Field(description="Where the version is served; exactly one of endpoints, service, shared.")
-    protocol: Protocol | None = Field(None, description="What Envoy speaks to this version. By default spec.protocol.")
+    protocol: Protocol | None = Field(
+        default=None, description="What Envoy speaks to this version. By default spec.protocol."
+    )
     readiness: Readiness | None = Field(
-        None, description="How to find out whether it can serve. Without it every endpoint is assumed ready."
+        default=None,
+        description="How to find out whether it can serve, one of http, grpc, tcp. Without it: assumed ready.",
     )
     weight: Annotated[int, Strict()] | None = Field(
-        None,
+        default=None,
         ge=0,
         le=MAX_WEIGHT,
         description="Share of the traffic relative to the other versions; by default what spec.strategy says.",
     )
     match: tuple[Match, ...] | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=16,
         description="Requests that go to this version whatever the weights say; any one of the list suffices.",
     )
-    mirror: Mirror | None = Field(None, description="Send this version a copy of the traffic.")
-    request_headers: HeaderMap = Field((), description="Request headers to set on what this version receives.")
+    mirror: Mirror | None = Field(default=None, description="Send this version a copy of the traffic.")
+    request_headers: HeaderMap = Field(default=(), description="Request headers to set on what this version receives.")
 
     @property
     def selecting_headers(self) -> Headers:
@@ -261,13 +288,15 @@ class Timeouts(Part):
     """How long Envoy waits."""
 
     request: Duration = Field(
-        0.0, description="For a whole answer; 0s waits for ever.", json_schema_extra={"default": "0s"}
+        default=0.0, description="For a whole answer; 0s waits for ever.", json_schema_extra={"default": "0s"}
     )
     idle: Duration = Field(
-        300.0, description="For the next byte of a stream; 0s waits for ever.", json_schema_extra={"default": "300s"}
+        default=300.0,
+        description="For the next byte of a stream; 0s waits for ever.",
+        json_schema_extra={"default": "300s"},
     )
     connect: PositiveDuration = Field(
-        1.0, description="For a connection to an endpoint.", json_schema_extra={"default": "1s"}
+        default=1.0, description="For a connection to an endpoint.", json_schema_extra={"default": "1s"}
     )
 
 
@@ -279,26 +308,27 @@ class Spec(Part):
         max_length=64,
         description="Host names under which clients reach the model: no port, no wildcard, each used by one rollout.",
     )
-    gateway: Label = Field("default", description="Name of the group of Envoys that serves the model.")
+    gateway: Label = Field(default="default", description="Name of the group of Envoys that serves the model.")
     protocol: Protocol = Field(
-        Protocol.AUTO, description="What Envoy speaks to the versions; auto follows the protocol of the request."
+        default=Protocol.AUTO,
+        description="What Envoy speaks to the versions; auto follows the protocol of the request.",
     )
     strategy: Strategy = Field(
-        Strategy.NONE,
+        default=Strategy.NONE,
         description=(
             "What a version gets that says nothing itself. none: all traffic to the primary; blue-green: equal "
             "weights; canary: candidates get requests with the header traffic: test; mirror: candidates get a copy "
             "of all traffic."
         ),
     )
-    primary: Label | None = Field(None, description="Name of the stable version. By default the first one.")
+    primary: Label | None = Field(default=None, description="Name of the stable version. By default the first one.")
     versions: tuple[Version, ...] = Field(
         min_length=1,
         max_length=32,
         description="The versions; the first is the primary unless spec.primary says otherwise.",
     )
-    sticky: Sticky | None = Field(None, description="Keep every user on one version.")
-    timeouts: Timeouts = Field(Timeouts(), description="How long Envoy waits.")
+    sticky: Sticky | None = Field(default=None, description="Keep every user on one version.")
+    timeouts: Timeouts = Field(default=Timeouts(), description="How long Envoy waits.")
 
 
 class Metadata(Part):
@@ -307,10 +337,10 @@ class Metadata(Part):
     model_config = ConfigDict(extra="ignore")
 
     name: Label = Field(description="Name of the rollout, unique in its namespace.")
-    namespace: Label = Field("default", description="Namespace of the rollout.")
-    labels: StringMap = Field((), description="Labels; not read.")
-    annotations: StringMap = Field((), description="Annotations; not read.")
-    generation: int = Field(0, description="Set by Kubernetes.")
+    namespace: Label = Field(default="default", description="Namespace of the rollout.")
+    labels: StringMap = Field(default=(), description="Labels; not read.")
+    annotations: StringMap = Field(default=(), description="Annotations; not read.")
+    generation: int = Field(default=0, description="Set by Kubernetes.")
 
 
 class ModelRollout(Part):

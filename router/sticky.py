@@ -42,7 +42,8 @@ def arm(targets: Sequence[Target], key: str | bytes) -> str:
 
 def arm_of(arms: Iterable[tuple[str, int]], key: str | bytes) -> str:
     """The same over (version, basis points) pairs."""
-    point = xxhash.xxh64_intdigest(key, seed=0) % WEIGHT_TOTAL
+    raw = key.encode() if isinstance(key, str) else key
+    point = xxhash.xxh64_intdigest(raw, seed=0) % WEIGHT_TOTAL
     reached = 0
     for version, weight in arms:
         reached += weight

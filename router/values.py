@@ -63,6 +63,8 @@ def shown(value: object) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
+    if isinstance(value, int) and value.bit_length() > 256:
+        return "an enormous number"  # Python refuses to write out the largest ones
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -41,19 +41,20 @@ def _words(model: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
             name = str(detail["loc"][-1])
             return unknown_field(name, _fields_at(model, detail["loc"][:-1]))
         case "int_type" | "int_from_float" | "int_parsing" | "int_parsing_size":
-            return f"must be a whole number, not {value}", _number_hint(detail["input"])
+            return f"must be a whole number, not {value}", _whole_hint(detail["input"])
         case "float_type" | "float_parsing" | "finite_number":
-            return f"must be a number, not {value}", _number_hint(detail["input"])
+            quoted = isinstance(detail["input"], str)
+            return f"must be a number, not {value}", "write it without quotes" if quoted else "write digits, such as 12.5"
         case "string_type":
             return f"must be text, not {value}", _text_hint(detail["input"])
         case "bool_type" | "bool_parsing":
             return f"must be true or false, not {value}", "write it without quotes"
         case "greater_than_equal":
-            return f"must be at least {context['ge']}, not {value}", "give a larger number"
+            return f"must be at least {_bound(context['ge'])}, not {value}", "give a larger number"
         case "greater_than":
-            return f"must be greater than {context['gt']:g}, not {value}", "give a larger number"
+            return f"must be greater than {_bound(context['gt'])}, not {value}", "give a larger number"
         case "less_than_equal":
-            return f"must be at most {context['le']:g}, not {value}", "give a smaller number"
+            return f"must be at most {_bound(context['le'])}, not {value}", "give a smaller number"
         case "enum" | "literal_error":
             return _choice(detail["input"], str(context["expected"]))
         case "too_short":
@@ -67,7 +68,11 @@ def _words(model: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
     return f"{value} is not accepted here", "see docs/reference.md"
 
 
-def _number_hint(value: object) -> str:
+def _bound(value: float) -> str:
+    return str(int(value) if value == int(value) else value)
+
+
+def _whole_hint(value: object) -> str:
     if isinstance(value, str):
         return "write the number without quotes"
     if isinstance(value, float):
