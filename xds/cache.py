@@ -120,7 +120,8 @@ class Cache:
             self._good[owner] = self._effective[owner]
 
     def is_accepted(self, owner: str) -> bool:
-        return owner in self._good and self._good[owner] is self._effective.get(owner)
+        """Some client has ACKed what the owner wants now."""
+        return owner in self._good and self._good[owner] is self._desired.get(owner)
 
     def reject(self, rejection: Rejection) -> bool:
         """Note a rejection of something current; False when it speaks of something we have since replaced."""

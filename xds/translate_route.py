@@ -52,7 +52,7 @@ def scope(host: str, model: str, on_demand: bool) -> Resource:
         + _SCOPE_ROUTES(model)
         + _SCOPE_KEY(_KEY_FRAGMENT(_FRAGMENT_STRING(host)))
     )
-    return Resource.of(host, body, refs=(model,))
+    return Resource.of(host, body, refs=(model,), on_demand=on_demand)
 
 
 def _clusters(plan: ir.ModelPlan) -> Iterator[str]:
