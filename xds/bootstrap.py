@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import PurePath
 from typing import Any
+
+import yaml
 
 XDS_CLUSTER = "headgate_xds"
 CLIENT_SECRET, SERVER_SECRET = "headgate_xds_client", "headgate_xds_server"
@@ -73,6 +76,18 @@ def secrets(tls: UpstreamTls, xds_address: str) -> dict[str, dict[str, Any]]:
         _secret_path(tls, name): {"resources": [{"@type": kind, "name": name, **content}]}
         for name, content in contents.items()
     }
+
+
+def as_yaml(config: dict[str, Any]) -> str:
+    """Return YAML that Envoy reads as it was meant: its reader takes a plain y or n for a boolean, PyYAML does not."""
+    return yaml.dump(config, Dumper=_EnvoyDumper, sort_keys=False)
+
+
+class _EnvoyDumper(yaml.SafeDumper):
+    pass
+
+
+_EnvoyDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^[yYnN]$"), list("yYnN"))
 
 
 def _grpc() -> dict[str, Any]:

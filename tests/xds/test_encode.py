@@ -84,7 +84,8 @@ SCHEMA: dict[type[betterproto2.Message], str] = {
     HeaderValue: "1 key string, 2 value string, 3 raw_value bytes",
     Metadata: "1 filter_metadata {}Struct",
     Cluster: "1 name string, 2 type |enum, 4 connect_timeout Duration, 6 lb_policy enum, "
-    "10 circuit_breakers CircuitBreakers, 25 metadata Metadata, 27 common_lb_config ClusterCommonLbConfig, 32 ignore_health_on_host_removal bool, "
+    "10 circuit_breakers CircuitBreakers, 25 metadata Metadata, 27 common_lb_config ClusterCommonLbConfig, "
+    "32 ignore_health_on_host_removal bool, "
     "36 typed_extension_protocol_options {}Any",
     ClusterCommonLbConfig: "1 healthy_panic_threshold Percent",
     Percent: "1 value double",
