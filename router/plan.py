@@ -225,15 +225,17 @@ def _losses(wish: Wish, lost: int, to: str) -> Iterator[str]:
 def _gains(wish: Wish, observed: Observed, points: dict[str, int]) -> Iterator[str]:
     gets = []
     if wish.name in points:
-        gets.append(f"gets {percent(points[wish.name])} of the traffic")
+        gets.append(f"{percent(points[wish.name])} of the traffic")
     if wish.match:
-        gets.append("gets the requests that match its header route")
-    if wish.mirror and _mirrors(wish, observed.ready, points):
-        gets.append(f"gets a copy of {wish.mirror.percent:g} % of the traffic")
+        gets.append("the requests that match its header route")
+    if _mirrors(wish, observed.ready, points) and wish.mirror:
+        gets.append(f"a copy of {wish.mirror.percent:g} % of the traffic")
     role = " (primary)" if wish.primary else ""
     reason = observed[wish.name].reason
     ready = "is ready" if reason == "ready" else f"is ready ({reason})"
-    yield f"{wish.name}{role} {ready} and {', '.join(gets) or 'gets no traffic'}"
+    yield f"{wish.name}{role} {ready} and gets {' and '.join(gets) or 'no traffic'}"
+    if wish.mirror and not _mirrors(wish, observed.ready, points):
+        yield f"{wish.name} gets no copies while it stands in for the others"
 
 
 def percent(points: int) -> str:

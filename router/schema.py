@@ -28,6 +28,7 @@ from router.values import (
     Regex,
     StringMap,
     Text,
+    is_ip,
     shown,
 )
 from router.words import in_our_words
@@ -194,7 +195,9 @@ class Backend(Part):
 
     @property
     def dns(self) -> bool:
-        return (self.shared or self).service is not None
+        """Whether a name has to be looked up; an IP address under `host` needs none."""
+        service = (self.shared or self).service
+        return service is not None and not (service.host and is_ip(service.host))
 
 
 class HttpProbe(Part):

@@ -106,7 +106,7 @@ def _endpoint_of(value: str) -> Endpoint:
     address, _, port = value.rpartition(":")
     if not _is_endpoint(value):
         bare = value.strip("[]")
-        if _is_ip(bare):
+        if is_ip(bare):
             raise fault(f"{shown(value)} has no port", f"write {shown(_joined(bare, '8080'))}")
         if _is_host(address.lower()) and port.isdigit():
             raise fault(
@@ -115,7 +115,7 @@ def _endpoint_of(value: str) -> Endpoint:
             )
         raise fault(f"{shown(value)} is not an address", "write IP:port, such as 127.0.0.1:8001 or [::1]:8001")
     address = address.strip("[]")
-    if not _is_ip(address):
+    if not is_ip(address):
         raise fault(f"{shown(address)} is not an IP address", "each part is 0 to 255, without leading zeros")
     if not 1 <= int(port) <= 65535:
         raise fault(f"port {port} is out of range", "ports are 1 to 65535")
@@ -130,7 +130,8 @@ def _endpoint(value: object) -> Endpoint:
     return _endpoint_of(value)
 
 
-def _is_ip(text: str) -> bool:
+def is_ip(text: str) -> bool:
+    """Whether this is an IPv4 or IPv6 address, without a zone."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
