@@ -128,6 +128,12 @@ def _kind_complaint(raw: Any) -> tuple[_Place, str, str] | None:
     group = version.split("/")[0] if isinstance(version, str) else None
     if kind == KIND and version == API_VERSION:
         return None
+    if kind == "List" and any(isinstance(one, dict) and one.get("kind") == KIND for one in _items(raw)):
+        return (
+            ("kind",),
+            f"a List with a {KIND} in it is not read",
+            "write each as a document of its own, after a '---'",
+        )
     if kind == KIND:
         if version is None:
             return (), f"apiVersion is missing beside kind: {KIND}", f"write apiVersion: {API_VERSION}"
@@ -142,6 +148,11 @@ def _kind_complaint(raw: Any) -> tuple[_Place, str, str] | None:
     if isinstance(kind, str) and "/" not in kind and nearest(kind, [KIND]) and kind.lower() == KIND.lower():
         return ("kind",), f"kind {kind!r} is not known", f"write kind: {KIND}"
     return None
+
+
+def _items(raw: dict[str, Any]) -> list[Any]:
+    items = raw.get("items")
+    return items if isinstance(items, list) else []
 
 
 def _complaints(error: ValidationError, document: _Document) -> Iterator[_Fault]:

@@ -17,12 +17,14 @@ from router.problem import Problem
 from router.schema import ModelRollout, Version
 from router.step import RolloutState
 from router.sticky import layout
-from router.values import duration_text, endpoint_text
+from router.values import duration_text, endpoint_text, regex_size
 from router.weights import heir, scaled, share
 from xds.ir import VERSION_HEADER, WEIGHT_TOTAL, Backend, Endpoint, Match, Mirror, ModelPlan, Protocol, Route, Target
 
 SHADOW = "~shadow"
 DEFAULT_CONNECT_TIMEOUT = 1.0
+ENVOY_REGEX_SIZE = 100
+"""Envoy's default of the runtime key re2.max_program_size.error_level; a larger expression is rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +254,7 @@ def _problems(rollout: ModelRollout, wanted: tuple[Wish, ...], where: str) -> It
             "give at least one version a positive weight",
             "warning",
         )
+    yield from _large_regexes(rollout, where)
     weighted = [wish for wish in wanted if not wish.primary and (wish.version.weight or 0) > 1]
     if rollout.primary.weight is None and weighted:
         index = rollout.spec.versions.index(rollout.primary)
@@ -263,3 +266,23 @@ def _problems(rollout: ModelRollout, wanted: tuple[Wish, ...], where: str) -> It
             "give it a weight too",
             "warning",
         )
+
+
+def _large_regexes(rollout: ModelRollout, where: str) -> Iterator[Problem]:
+    """Only a warning: the limit is the Envoy operator's to raise, and we cannot see it from here."""
+    for index, version in enumerate(rollout.spec.versions):
+        for number, match in enumerate(version.match or ()):
+            at = f"spec.versions[{index}].match[{number}]"
+            tests: list[tuple[str, schema.PathMatch | schema.HeaderMatch | schema.QueryMatch]] = []
+            tests += [(f"{at}.path", match.path)] if match.path else []
+            tests += [(f"{at}.headers[{place}]", one) for place, one in enumerate(match.headers)]
+            tests += [(f"{at}.query[{place}]", one) for place, one in enumerate(match.query)]
+            for field, test in tests:
+                if test.regex is not None and (size := regex_size(test.regex)) > ENVOY_REGEX_SIZE:
+                    yield Problem(
+                        where,
+                        f"{field}.regex",
+                        f"the regular expression compiles to size {size}; Envoy rejects more than {ENVOY_REGEX_SIZE}",
+                        "write a simpler one, or raise re2.max_program_size.error_level in Envoy's runtime",
+                        "warning",
+                    )

@@ -44,7 +44,10 @@ def _words(model: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
             return f"must be a whole number, not {value}", _whole_hint(detail["input"])
         case "float_type" | "float_parsing" | "finite_number":
             quoted = isinstance(detail["input"], str)
-            return f"must be a number, not {value}", "write it without quotes" if quoted else "write digits, such as 12.5"
+            return (
+                f"must be a number, not {value}",
+                "write it without quotes" if quoted else "write digits, such as 12.5",
+            )
         case "string_type":
             return f"must be text, not {value}", _text_hint(detail["input"])
         case "bool_type" | "bool_parsing":

@@ -112,6 +112,7 @@ def test_a_file_half_written_is_broken_not_half_applied():
         (f"{GOOD}---\n{GOOD}", "iris.yaml:15: metadata.name: default/iris is already defined at iris.yaml:1 (give it another name, or remove one of them)"),
         ("a: \x00", "iris.yaml: broken YAML: unacceptable character #x0000: control characters are not allowed at offset 3 (nothing of the file was read)"),
         ("a:\n\tb: 1", "iris.yaml:2:1: broken YAML: found character that cannot start any token while scanning for the next token (indent with blanks, not with tabs; nothing after it was read)"),
+        ("apiVersion: v1\nkind: List\nitems:\n- kind: ModelRollout\n", "iris.yaml:2: kind: a List with a ModelRollout in it is not read (write each as a document of its own, after a '---')"),
         ("a: *nowhere", "iris.yaml:1:4: broken YAML: found undefined alias (mend the line; nothing after it was read)"),
     ],
 )  # fmt: skip

@@ -245,6 +245,15 @@ def test_a_primary_without_a_weight_beside_weighted_candidates_is_warned_of():
     assert warning.what == "v1, the primary, has no weight and counts as 1 beside v2's 10"
 
 
+def test_a_regex_that_envoy_would_reject_for_its_size_is_warned_of():
+    large = {"match": [{"headers": [{"name": "a", "regex": "[a-z]{96}"}], "path": {"regex": "/[a-z]{20}"}}]}
+    assert planned(rollout({}, large), "v1", "v2").problems == ()
+    large["match"][0]["headers"][0]["regex"] = "[a-z]{200}"
+    (warning,) = planned(rollout({}, large), "v1", "v2").problems
+    assert (warning.severity, warning.field) == ("warning", "spec.versions[1].match[0].headers[0].regex")
+    assert warning.what == "the regular expression compiles to size 204; Envoy rejects more than 100"
+
+
 def test_a_rollout_that_holds_none_of_its_hosts_is_not_served():
     one = rollout({})
     found = plan(one, observe(one, {}), RolloutState(), ())
