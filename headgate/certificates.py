@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
-from watchfiles import awatch
 
 from headgate.config import Gateway, Tls, certificate_name, client_ca_name
 from router.problem import Problem
@@ -28,10 +27,12 @@ Report = Callable[[Iterable[Problem]], object]
 class Certificates:
     """Publishes each gateway's secrets, by gateway name, and reports which files do not fit."""
 
-    def __init__(self, gateways: Iterable[Gateway], publish: Publish, report: Report) -> None:
+    def __init__(self, gateways: Iterable[Gateway], publish: Publish, report: Report, *, every: float = 1.0) -> None:
         self._gateways = tuple(gateway for gateway in gateways if any(one.tls for one in gateway.listeners))
         self._publish = publish
         self._report = report
+        self._every = every
+        self._seen: tuple[tuple[int, int, int] | None, ...] = ()
         self._good: dict[str, dict[str, Resource]] = {gateway.name: {} for gateway in self._gateways}
 
     def files(self) -> tuple[Path, ...]:
@@ -61,31 +62,27 @@ class Certificates:
             log.warning("%s", problem)
         self._report(problems)
 
-    async def run(self, stop: asyncio.Event | None = None) -> None:
-        """Load whenever something changes beside the files.
+    async def run(self) -> None:
+        """Load whenever a file changes.
 
-        Folders are watched, not files: a mounted Kubernetes Secret is replaced by turning a link in its folder.
+        A look at a few files each second costs next to nothing, and unlike a watch it sees through the links of a
+        mounted Kubernetes Secret and on network file systems.
         """
-        folders = {path.parent for path in self.files()}
-        if not folders:
-            return
-        async for _ in _changes(folders, stop):
-            self.load()
+        files = self.files()
+        while files:
+            seen = tuple(map(_stamp, files))
+            if seen != self._seen:
+                self.load()
+                self._seen = seen  # taken before loading: what changes meanwhile is seen next time
+            await asyncio.sleep(self._every)
 
 
-async def _changes(folders: Iterable[Path], stop: asyncio.Event | None) -> AsyncIterator[None]:
-    # yield_on_timeout: what the kernel did not tell (network file systems) is found half a minute later.
-    async for _ in awatch(
-        *folders,
-        watch_filter=None,
-        recursive=False,
-        stop_event=stop,
-        step=50,
-        debounce=200,
-        rust_timeout=30_000,
-        yield_on_timeout=True,
-    ):
-        yield
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _secrets(gateway: str, listener: str, files: Tls) -> dict[str, Resource]:

@@ -17,6 +17,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -102,18 +103,17 @@ class ControlPlane:
 
     async def start(self) -> None:
         """Open HTTP, load the manifests, learn who is ready, and only then let Envoys in."""
+        http, xds = self.config.http, self.config.xds
+        await _check_free("xDS", xds.address, xds.port)
         async with AsyncExitStack() as stack:
-            http, xds = self.config.http, self.config.xds
-            await _listen(
-                "HTTP", self._http.start, http.address, http.port, "http.port in the configuration, or --http"
-            )
+            await _listen("HTTP", self._http.start, http.address, http.port)
             stack.push_async_callback(self._http.stop)
             loaded = await self._run_parts(stack)
             await loaded.wait()
             self._checks["manifests loaded"] = True
             await self.engine.settled(READINESS_KNOWN_WITHIN)
             self._checks["readiness known"] = True
-            await _listen("xDS", self._server.start, xds.address, xds.port, "xds.port in the configuration, or --xds")
+            await _listen("xDS", self._server.start, xds.address, xds.port)
             stack.push_async_callback(self._server.stop)
             self._checks["xDS port open"] = True
             self._stack = stack.pop_all()
@@ -156,12 +156,35 @@ class ControlPlane:
         return loaded
 
 
-async def _listen(name: str, start: Callable[[], Awaitable[None]], address: str, port: int, setting: str) -> None:
+async def _listen(name: str, start: Callable[[], Awaitable[None]], address: str, port: int) -> None:
     try:
         await start()
     except OSError as error:
-        why = os.strerror(error.errno).lower() if error.errno else "the port is taken, or the address is not ours"
-        raise CannotListen(f"cannot open the {name} port {address}:{port}: {why}", f"set {setting}") from error
+        raise _cannot_listen(name, address, port, error) from error
+
+
+def _cannot_listen(name: str, address: str, port: int, error: OSError) -> CannotListen:
+    number = error.errno or 0  # negative: the resolver's own
+    why = (os.strerror(number) if number > 0 else error.strerror or str(error)).lower()
+    part = name.lower()
+    return CannotListen(
+        f"cannot open the {name} port {address}:{port}: {why}", f"set {part}.port in the configuration, or --{part}"
+    )
+
+
+async def _check_free(name: str, address: str, port: int) -> None:
+    """Say at once that a port is taken that will be opened later, and why, which gRPC does not tell."""
+    if port == 0:
+        return
+    try:
+        loop = asyncio.get_running_loop()
+        for family, kind, _, _, place in await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(place)
+                trial.listen(1)
+    except OSError as error:
+        raise _cannot_listen(name, address, port, error) from error
 
 
 def _server_tls(config: Config) -> ServerTls | None:
@@ -185,7 +208,7 @@ async def serve(config: Config) -> None:
         loop.add_signal_handler(number, end)
     try:
         async with ControlPlane(config) as plane:
-            log.info("%d models; xDS on %s:%d", len(plane.store), config.xds.address, plane.xds_port)
+            log.info("%d models; xDS on %s:%d", len(plane.engine.models()), config.xds.address, plane.xds_port)
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         if not asked.is_set():

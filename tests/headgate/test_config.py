@@ -1,0 +1,185 @@
+"""A configuration is right or every mistake in it is named, with its line and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headgate.config import Config, read
+from xds import ir
+
+
+def complaints(tmp_path: Path, text: str | bytes) -> list[str]:
+    file = tmp_path / "headgate.yaml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    found = read(file)
+    assert isinstance(found, tuple), f"accepted as {found}"
+    return [str(problem).replace(f"{tmp_path}/", "") for problem in found]
+
+
+def accepted(tmp_path: Path, text: str) -> Config:
+    file = tmp_path / "headgate.yaml"
+    file.write_text(text)
+    found = read(file)
+    assert isinstance(found, Config), "\n".join(map(str, found))
+    return found
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "---\n"])
+def test_nothing_said_is_the_default(tmp_path: Path, text: str) -> None:
+    assert accepted(tmp_path, text) == Config()
+
+
+def test_the_default_serves_one_gateway_on_loopback() -> None:
+    config = Config()
+    assert (config.xds.address, config.xds.port) == ("127.0.0.1", 18000)
+    assert (config.http.address, config.http.port) == ("127.0.0.1", 18001)
+    assert [gateway.as_ir() for gateway in config.gateways] == [
+        ir.Gateway("default", (ir.Listener("http", "127.0.0.1", 10000),), on_demand_above=2000)
+    ]
+
+
+def test_everything_can_be_said(tmp_path: Path, certificate) -> None:
+    certificate("server")
+    config = accepted(
+        tmp_path,
+        """
+        xds:
+          address: 0.0.0.0
+          port: 1
+          keepalive: 5s
+          tls: {certificate: server.pem, key: server.key, clientCA: server.pem, checkNode: true}
+        http: {address: "::", port: 2}
+        manifests: models
+        stateFile: state/kept.json
+        massDeletionHold: 0s
+        gateways:
+        - name: edge
+          onDemandAbove: 7
+          listeners:
+          - name: https
+            address: 0.0.0.0
+            port: 443
+            tls: {certificate: server.pem, key: server.key, clientCA: server.pem}
+        probes: {concurrency: 3}
+        log: {level: debug, format: json}
+        """,
+    )
+    assert config.xds.keepalive == 5.0
+    assert config.manifests == tmp_path / "models"
+    assert config.state_path == tmp_path / "state" / "kept.json"
+    assert config.mass_deletion_hold == 0.0
+    [gateway] = config.gateways
+    assert gateway.as_ir() == ir.Gateway(
+        "edge", (ir.Listener("https", "0.0.0.0", 443, "edge/https", "edge/https/client-ca"),), on_demand_above=7
+    )
+
+
+def test_state_is_kept_among_the_manifests_unless_told_otherwise(tmp_path: Path) -> None:
+    assert accepted(tmp_path, "manifests: models").state_path == tmp_path / "models" / ".headgate-state.json"
+    assert Config().state_path is None
+
+
+MISTAKES = {
+    "xdss: {}": ["headgate.yaml:1: xdss: unknown field 'xdss' (did you mean 'xds'?)"],
+    "xds: {prot: 1}": ["headgate.yaml:1: xds.prot: unknown field 'prot' (did you mean 'port'?)"],
+    "xds: {port: '1'}": [
+        "headgate.yaml:1: xds.port: must be a whole number, not '1' (write the number without quotes)"
+    ],
+    "xds: {port: 65536}": ["headgate.yaml:1: xds.port: must be at most 65535, not 65536 (give a smaller number)"],
+    "http: {port: -1}": ["headgate.yaml:1: http.port: must be at least 0, not -1 (give a larger number)"],
+    "xds: {keepalive: 30}": [
+        "headgate.yaml:1: xds.keepalive: 30 has no unit (write '30s' for seconds or '30ms' for milliseconds)"
+    ],
+    "log: {level: inf}": [
+        "headgate.yaml:1: log.level: 'inf' is not one of debug, info, warning, error (did you mean 'info'?)"
+    ],
+    "manifests: 3": [
+        "headgate.yaml:1: manifests: must be a path, not 3 (relative paths start at the folder of this file)"
+    ],
+    "gateways: []": ["headgate.yaml:1: gateways: is an empty list (give at least one)"],
+    "gateways: [{name: a}, {name: b}, {name: a}]": [
+        "headgate.yaml:1: gateways[2].name: gateway 'a' is already gateways[0] (give it another name)"
+    ],
+    "gateways:\n- listeners:\n  - {name: a, port: 80}\n  - {name: b, port: 80}": [
+        "headgate.yaml:4: gateways[0].listeners[1].port: port 80 is already taken by listeners[0] "
+        "(every listener needs its own port)"
+    ],
+    "gateways:\n- listeners:\n  - {name: a, address: 0.0.0.0}\n  - {name: b}": [
+        "headgate.yaml:4: gateways[0].listeners[1].port: port 10000 is already taken by listeners[0] "
+        "(every listener needs its own port)"
+    ],
+    "gateways:\n- listeners:\n  - {name: a}\n  - {name: a, port: 80}": [
+        "headgate.yaml:4: gateways[0].listeners[1].name: listener 'a' is already listeners[0] (give it another name)"
+    ],
+    "xds: {tls: {certificate: no.pem, key: no.key}}": [
+        "headgate.yaml:1: xds.tls.certificate: cannot read no.pem: no such file or directory "
+        "(check the path and its rights)",
+        "headgate.yaml:1: xds.tls.key: cannot read no.key: no such file or directory (check the path and its rights)",
+    ],
+    "xds: {port: 1}\nxds: {port: 2}": ["headgate.yaml:2: xds: key 'xds' is given twice (keep one of them)"],
+    "[]": ["headgate.yaml:1: must be a mapping, not a list (write its fields as name: value)"],
+    "xds: {}\n---\nxds: {}": [
+        "headgate.yaml: holds several YAML documents (one file is one configuration: remove the '---')"
+    ],
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), MISTAKES.items())
+def test_mistakes_are_named_with_their_line(tmp_path: Path, text: str, expected: list[str]) -> None:
+    assert complaints(tmp_path, text) == expected
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    text = "xds:\n  port: x\nhttp:\n  prot: 1\ngateways:\n- listeners:\n  - {name: a}\n  - {name: b}\nlog: {level: 1}\n"
+    assert [one.split(": ")[1] for one in complaints(tmp_path, text)] == [
+        "xds.port",
+        "http.prot",
+        "gateways[0].listeners[1].port",
+        "log.level",
+    ]
+
+
+def test_broken_yaml_and_other_encodings_are_named(tmp_path: Path) -> None:
+    [broken] = complaints(tmp_path, "xds: [1")
+    assert broken.startswith("headgate.yaml:2:1: broken YAML: ")
+    [encoding] = complaints(tmp_path, b"log: {level: \xff}")
+    assert "is not UTF-8" in encoding
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    found = read(tmp_path / "none.yaml")
+    assert isinstance(found, tuple)
+    assert "none.yaml: cannot be read: no such file or directory" in str(found[0])
+
+
+def test_one_port_on_two_addresses_is_two_ports(tmp_path: Path) -> None:
+    accepted(tmp_path, 'gateways:\n- listeners:\n  - {name: a, address: 127.0.0.1}\n  - {name: b, address: "::1"}\n')
+
+
+def test_a_key_of_another_certificate_is_refused(tmp_path: Path, certificate) -> None:
+    certificate("one")
+    certificate("two")
+    assert complaints(tmp_path, "xds: {tls: {certificate: one.pem, key: two.key}}") == [
+        "headgate.yaml:1: xds.tls: certificate one.pem and key two.key do not belong together "
+        "(take the key that the certificate was made with)"
+    ]
+
+
+def test_what_is_no_certificate_is_refused(tmp_path: Path, certificate) -> None:
+    certificate("one")
+    (tmp_path / "empty.pem").write_text("")
+    assert complaints(tmp_path, "xds: {tls: {certificate: empty.pem, key: one.key}}") == [
+        "headgate.yaml:1: xds.tls: certificate empty.pem and key one.key cannot be loaded "
+        "(both must be in PEM form, the key without a password)"
+    ]
+    assert complaints(tmp_path, "xds: {tls: {certificate: one.pem, key: one.key, clientCA: empty.pem}}") == [
+        "headgate.yaml:1: xds.tls: clientCA empty.pem holds no certificate in PEM form (give the CA's certificate)"
+    ]
+
+
+def test_node_ids_can_only_be_checked_against_client_certificates(tmp_path: Path, certificate) -> None:
+    certificate("one")
+    [complaint] = complaints(tmp_path, "xds: {tls: {certificate: one.pem, key: one.key, checkNode: true}}")
+    assert "checkNode needs clientCA" in complaint
