@@ -15,7 +15,7 @@ KEPT = 200_000
 class Answer:
     """One request's fate. `sent` is when it was due (monotonic): a late start counts as latency, not as idleness.
 
-    `version` is empty and `error` says what happened when there was no good answer.
+    `version` is empty and `error` says what happened when there was no good answer. `group` is who asked.
     """
 
     sent: float
@@ -23,6 +23,7 @@ class Answer:
     protocol: str
     version: str = ""
     error: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Ledger:
         self.failed = 0
         self.errors: Counter[str] = Counter()
         self.versions: Counter[str] = Counter()
+        self.protocols: Counter[str] = Counter()
         self._answers: deque[Answer] = deque(maxlen=KEPT)
 
     @property
@@ -59,14 +61,19 @@ class Ledger:
         else:
             self.ok += 1
             self.versions[answer.version] += 1
+        self.protocols[answer.protocol] += 1
         self._answers.append(answer)
 
-    def answers(self, since: float, until: float = math.inf) -> list[Answer]:
-        """Those sent in [since, until), in the order in which they were answered."""
-        return [answer for answer in self._answers if since <= answer.sent < until]
+    def answers(self, since: float, until: float = math.inf, *, group: str | None = None) -> list[Answer]:
+        """Those sent in [since, until), in the order in which they were answered; of one group if it is given."""
+        return [
+            answer
+            for answer in self._answers
+            if since <= answer.sent < until and (group is None or answer.group == group)
+        ]
 
-    def figures(self, since: float, until: float = math.inf) -> dict[str, Figures]:
-        return figures(self.answers(since, until))
+    def figures(self, since: float, until: float = math.inf, *, group: str | None = None) -> dict[str, Figures]:
+        return figures(self.answers(since, until, group=group))
 
 
 def figures(answers: Iterable[Answer]) -> dict[str, Figures]:
@@ -96,13 +103,13 @@ def quantile(ordered: Sequence[float], part: float) -> float:
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
-def plausible(count: int, total: int, asked: float) -> bool:
-    """Whether `count` of `total` could come from the share `asked` by chance alone, at 99.9 %.
+def plausible(count: int, total: int, asked: float, *, deviations: float = 3.2905) -> bool:
+    """Whether `count` of `total` could come from the share `asked` by chance alone; the default is 99.9 % sure.
 
     Exactly 0 or 1 leaves no room for chance. Otherwise the normal approximation with a continuity correction, and a
     floor of three answers where it is too coarse.
     """
     if asked <= 0 or asked >= 1:
         return count == round(asked) * total
-    spread = 3.2905 * math.sqrt(total * asked * (1 - asked)) + 0.5
+    spread = deviations * math.sqrt(total * asked * (1 - asked)) + 0.5
     return abs(count - total * asked) <= max(spread, 3.0)

@@ -125,11 +125,13 @@ class Traffic:
         ledger: Ledger,
         per_second: float,
         headers: Callable[[], Headers] = dict,
+        group: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger = ledger
         self.headers = headers
         self._client = client
+        self._group = group
         self._interval = 1 / per_second
         self._clock = clock
         self._sending: set[asyncio.Task[None]] = set()
@@ -167,11 +169,15 @@ class Traffic:
 
     async def _one(self, due: float) -> None:
         self.ledger.sent += 1
-        self.ledger.record(await ask(self._client, self.headers(), due, self._clock))
+        self.ledger.record(await ask(self._client, self.headers(), self._group, due, self._clock))
 
 
 async def ask(
-    client: Client, headers: Headers, due: float | None = None, clock: Callable[[], float] = time.monotonic
+    client: Client,
+    headers: Headers,
+    group: str = "",
+    due: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Answer:
     """One request, due now unless told: its Answer, whatever happens to it."""
     sent = clock() if due is None else due
@@ -181,7 +187,7 @@ async def ask(
         version, error = failed.version, str(failed)
     except (ValueError, KeyError, TypeError) as failed:
         version, error = "", f"the answer is not a V2 answer: {failed!r}"
-    return Answer(sent, clock() - sent, client.protocol, version, error)
+    return Answer(sent, clock() - sent, client.protocol, version, error, group)
 
 
 async def until(condition: Callable[[], Awaitable[bool] | bool], *, within: float, what: str) -> float:

@@ -70,6 +70,8 @@ _HEALTH: Final[dict[str, str]] = {
     "HealthCheckResponse": "int32 status",  # an enum on paper; the bytes are those of an int32
 }
 
+_METHODS: Final = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+
 SERVING, NOT_SERVING = 1, 2
 
 
@@ -113,8 +115,21 @@ def _set_type(field: Any, kind: str, package: str) -> None:
         field.type, field.type_name = _Field.TYPE_MESSAGE, f".{package}.{kind}"
 
 
+def _inference() -> descriptor_pb2.FileDescriptorProto:
+    file = _file("inference", _INFERENCE)
+    service = file.service.add(name="GRPCInferenceService")
+    for name in _METHODS:
+        service.method.add(name=name, input_type=f".inference.{name}Request", output_type=f".inference.{name}Response")
+    return file
+
+
+def protoset() -> bytes:
+    """The V2 service as a FileDescriptorSet, for `grpcurl -protoset`."""
+    return bytes(descriptor_pb2.FileDescriptorSet(file=[_inference()]).SerializeToString())
+
+
 _pool = descriptor_pool.DescriptorPool()
-_pool.Add(_file("inference", _INFERENCE))
+_pool.Add(_inference())
 _pool.Add(_file("grpc.health.v1", _HEALTH))
 
 

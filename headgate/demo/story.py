@@ -1,0 +1,287 @@
+"""`headgate demo`: plays the acts with a real Envoy and real traffic, and holds each to what the answers show."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import sys
+
+from headgate.demo.acts import ACTS, AFTERWARDS, V1, V2, Act
+from headgate.demo.figures import Figures, plausible
+from headgate.demo.manifest import HOST, MODEL
+from headgate.demo.screen import Row, Screen
+from headgate.demo.stage import (
+    GRPC_PER_SECOND,
+    HTTP_PER_SECOND,
+    TESTERS,
+    TESTERS_PER_SECOND,
+    USERS,
+    Stage,
+    breath,
+    now,
+)
+from headgate.demo.traffic import until
+from headgate.demo.v2_messages import protoset
+from headgate.envoy import EnvoyError
+from headgate.serve import CannotListen
+
+ACT_SECONDS = 5.0
+DEVIATIONS = 4.9
+"""How far a share may be off: by chance alone less than once in a million, or the demo would fail on unlucky days."""
+INTERRUPTED = 130
+
+
+class Untrue(Exception):
+    """An act did not come true; the message says in what."""
+
+
+def run(*, keep: bool = False, act_seconds: float = ACT_SECONDS, screen: Screen | None = None) -> int:
+    """Play the story. 0 when every act came true and no request failed, 130 on ctrl-C, otherwise 1."""
+    screen = screen or Screen()
+    try:
+        return asyncio.run(_play(screen, keep=keep, act_seconds=act_seconds))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        screen.close()
+        screen.say("\nstopped")
+        return INTERRUPTED
+    except (EnvoyError, CannotListen, OSError) as error:
+        screen.close()
+        screen.say(f"error: {error}", "bold red")
+        return 1
+
+
+async def _play(screen: Screen, *, keep: bool, act_seconds: float) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # asyncio.run sees to ctrl-C
+    started = now()
+    screen.say("headgate demo: a control plane, one real Envoy, two versions of a model, and steady traffic.", "bold")
+    stage = Stage()
+    untrue: list[str] = []
+    try:
+        async with stage:
+            screen.say(
+                f"Envoy listens on 127.0.0.1:{stage.port}. Users send {HTTP_PER_SECOND} HTTP and {GRPC_PER_SECOND} "
+                f"gRPC requests a second, testers {TESTERS_PER_SECOND}; every one is counted."
+            )
+            for number, act in enumerate(ACTS, start=1):
+                try:
+                    await _perform(stage, screen, act, number, act_seconds, ends=not keep)
+                except Untrue as found:
+                    untrue.append(f"act {number}: {found}")
+                    screen.say(f"  NOT TRUE: {found}", "bold red")
+                except TimeoutError as error:
+                    untrue.append(f"act {number}: {error}")
+                    screen.close()
+                    screen.say(f"  NOT TRUE, and the story ends here: {error}", "bold red")
+                    break
+            if keep and not untrue:
+                await _keep(stage, screen)
+            await stage.end_traffic()
+            stage.keep_folder = bool(untrue or stage.ledger.failed)
+    finally:
+        screen.close()
+        if stage.ledger.sent:
+            _conclude(stage, screen, now() - started, untrue)
+    return 1 if untrue or stage.ledger.failed else 0
+
+
+async def _perform(stage: Stage, screen: Screen, act: Act, number: int, seconds: float, *, ends: bool) -> None:
+    failed = stage.ledger.failed
+    changed: list[str] = []
+    if act.starts is not None:
+        await stage.serve(act.starts, ready=number == 1)
+    if act.before is not None:
+        changed = stage.write(act.before)
+        await stage.routed({V1: (5000, 0.0, False), V2: (5000, 0.0, False)})
+        await stage.answers_from(V2, since=now())
+    begun = now()
+    if act.ready is not None:
+        await stage.servers[V2].behave(ready=act.ready)
+        told = now()
+        if act.edition is not None:
+            await until(lambda: stage.versions()[V2].ready, within=10, what="v2 ready")
+    if act.edition is not None:
+        begun = told = now()
+        changed = stage.write(act.edition)
+    screen.act(number, len(ACTS), act.title, act.words, changed)
+    await stage.routed(act.routes())
+    took = now() - begun
+    if number == 1:
+        await stage.send_traffic()
+    # Envoy's worker has the routes within a millisecond of the ACK; requests on their way then are not ours to judge.
+    since = now() + 0.05
+    seen = await _seen(stage, act)
+    while now() < since + seconds:
+        await breath(0.25)
+        screen.figures(_rows(stage, act, since, now(), None))
+    end = now()
+    copies = await _copies(stage, seen) if act.copies else None
+    rows = _rows(stage, act, since, end, copies)
+    screen.done(rows)
+    _judge(stage, act, since, end, rows, failed)
+    await _untouched(stage, act, seen)
+    screen.say(f"  true: {_told(stage, act, number, told, took)}", "green")
+    if act.ends is not None and ends:
+        await stage.servers[act.ends].stop()
+
+
+async def _seen(stage: Stage, act: Act) -> dict[str, int]:
+    """What the servers that matter to this act have counted so far, and how much was sent by then."""
+    counted = {"sent": stage.ledger.sent}
+    if act.copies:
+        counted["shadows"] = (await stage.servers[V2].counts())["shadows"]
+    if act.untouched is not None:
+        counts = await stage.servers[act.untouched].counts()
+        counted["untouched"] = counts["requests"] + counts["shadows"]
+    return counted
+
+
+async def _copies(stage: Stage, seen: dict[str, int]) -> Row:
+    sent = stage.ledger.sent - seen["sent"]
+    copies = (await stage.servers[V2].counts())["shadows"] - seen["shadows"]
+    return Row("copies to v2", copies / max(sent, 1), 0.2, copies, math.nan, math.nan, None)
+
+
+async def _untouched(stage: Stage, act: Act, seen: dict[str, int]) -> None:
+    if act.untouched is None:
+        return
+    counts = await stage.servers[act.untouched].counts()
+    got = counts["requests"] + counts["shadows"] - seen["untouched"]
+    if got:
+        raise Untrue(f"{act.untouched} should have seen no request, and counted {got}")
+
+
+def _rows(stage: Stage, act: Act, since: float, until: float, copies: Row | None) -> list[Row]:
+    group = USERS if act.testers else None  # testers are users like all others until they are pinned
+    found = stage.ledger.figures(since, until, group=group)
+    rows = [_row(version, found.get(version), act.shares.get(version, 0.0)) for version in sorted(act.known)]
+    rows += [_row(version or "(none)", found[version], None) for version in found if version not in act.known]
+    if act.testers is not None:
+        pinned = stage.ledger.figures(since, until, group=TESTERS)
+        rows += [_row(f"testers on {version or '(none)'}", pinned[version], None) for version in pinned]
+    return [*rows, copies] if copies is not None else rows
+
+
+def _row(name: str, found: Figures | None, asked: float | None) -> Row:
+    if found is None:
+        return Row(name, 0.0, asked, 0, math.nan, math.nan, 0)
+    return Row(name, found.share, asked, found.count, found.p50, found.p99, found.errors)
+
+
+def _judge(stage: Stage, act: Act, since: float, until: float, rows: list[Row], failed: int) -> None:
+    """Untrue if a request failed, or if a share is further off than chance explains."""
+    if stage.ledger.failed > failed:
+        texts = "; ".join(f"{number} x {text}" for text, number in stage.ledger.errors.most_common(3))
+        raise Untrue(f"{stage.ledger.failed - failed} requests failed: {texts}")
+    found = stage.ledger.figures(since, until, group=USERS if act.testers else None)
+    total = sum(one.count for one in found.values())
+    if not total:
+        raise Untrue("nobody got an answer")
+    for version in act.known | set(found):
+        asked, count = act.shares.get(version, 0.0), found[version].count if version in found else 0
+        if not plausible(count, total, asked, deviations=DEVIATIONS):
+            raise Untrue(f"{version} got {count} of {total} answers, which {asked:.0%} does not explain")
+    if act.testers is not None:
+        pinned = set(stage.ledger.figures(since, until, group=TESTERS))
+        if pinned != {act.testers}:
+            raise Untrue(f"testers were answered by {', '.join(sorted(pinned)) or 'nobody'}, not {act.testers} alone")
+    for row in rows:
+        if row.version.startswith("copies"):
+            sent = round(row.count / row.measured) if row.measured else 0
+            if not plausible(row.count, sent, act.copies, deviations=DEVIATIONS):
+                raise Untrue(f"v2 got {row.count} copies of {sent} requests, which {act.copies:.0%} does not explain")
+
+
+def _told(stage: Stage, act: Act, number: int, told: float, took: float) -> str:
+    """One sentence on what was seen, for people."""
+    answers = stage.ledger.answers(told)
+    if act.ready is False:
+        last = max((answer.sent for answer in answers if answer.version == V2), default=told)
+        return (
+            f"the last request that went to v2 was sent {(last - told) * 1000:.0f} ms after v2 stopped being ready, "
+            "and none failed"
+        )
+    if number == 1:
+        return "every answer came from v1"
+    if act.ready and act.edition is None:
+        first = min((answer.sent for answer in answers if answer.version == V2), default=math.nan)
+        return (
+            f"v2's first request was sent {(first - told) * 1000:.0f} ms after v2 became ready; "
+            "the shares are within what chance allows"
+        )
+    facts = [f"Envoy confirmed the new routes {took * 1000:.0f} ms after the edit"]
+    if act.untouched is not None:
+        facts.append(f"{act.untouched} counted no request")
+    if act.testers is not None:
+        facts.append(f"every tester got {act.testers}")
+    if len(act.shares) > 1 or act.copies:
+        facts.append("the shares are within what chance allows")
+    return "; ".join(facts)
+
+
+def _conclude(stage: Stage, screen: Screen, seconds: float, untrue: list[str]) -> None:
+    ledger = stage.ledger
+    screen.say()
+    for text, number in ledger.errors.most_common(5):
+        screen.say(f"{number} x {text}", "red")
+    for found in untrue:
+        screen.say(found, "red")
+    if stage.keep_folder:
+        screen.say(f"logs are in {stage.folder}")
+    good = not untrue and not ledger.failed
+    screen.say(
+        f"{ledger.sent:,} requests, {ledger.failed:,} failed  "
+        f"({ledger.protocols['http']:,} HTTP, {ledger.protocols['grpc']:,} gRPC, {seconds:.0f} s)",
+        "bold green" if good else "bold red",
+    )
+
+
+async def _keep(stage: Stage, screen: Screen) -> None:
+    """Leave it running, with both versions and lines to try, until ctrl-C (which is the way it ends well)."""
+    stage.write(AFTERWARDS)
+    await stage.routed({V1: (8000, 0.0, False), V2: (2000, 0.0, True)})
+    descriptors = stage.folder / "inference.protoset"
+    descriptors.write_bytes(protoset())
+    screen.say(_lines_to_try(stage, str(descriptors)))
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        await stopped.wait()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _lines_to_try(stage: Stage, descriptors: str) -> str:
+    rest = '{"inputs":[{"name":"input","datatype":"FP32","shape":[1,4],"data":[5.9,3.0,5.1,1.8]}]}'
+    rpc = (
+        '{"model_name":"iris","inputs":[{"name":"input","datatype":"FP32","shape":[1,4],'
+        '"contents":{"fp32_contents":[5.9,3.0,5.1,1.8]}}]}'
+    )
+    ask = f"{sys.executable} -m headgate.demo.ask --port {stage.port}"
+    v2 = f"http://127.0.0.1:{stage.servers[V2].rest_port}/control"
+    return f"""
+All of it keeps running until ctrl-C, the traffic too. v1 is back with 80 %, v2 has 20 % and the testers.
+
+One prediction over HTTP (app-version tells who answered; the second line is a tester's):
+  curl -si http://127.0.0.1:{stage.port}/v2/models/iris/infer -H 'host: {HOST}' -d '{rest}'
+  curl -si http://127.0.0.1:{stage.port}/v2/models/iris/infer -H 'host: {HOST}' -H 'traffic: test' -d '{rest}'
+Over gRPC, with grpcurl or without it:
+  grpcurl -plaintext -authority {HOST} -protoset {descriptors} -d '{rpc}' 127.0.0.1:{stage.port} \
+    inference.GRPCInferenceService/ModelInfer
+  {ask} --grpc --number 10
+  {ask} --number 1000 --header 'traffic: test'
+Edit the weights and save; then make v2 unready, slow or faulty:
+  {stage.manifest}
+  curl -X PUT {v2} -d '{{"ready": false}}'
+  curl -X PUT {v2} -d '{{"ready": true, "latency_ms": 50, "error_rate": 0.1}}'
+What the control plane and Envoy say:
+  headgate status -w --url http://127.0.0.1:{stage.plane.http_port}
+  curl -s http://127.0.0.1:{stage.plane.http_port}/models/{MODEL}
+  curl -s http://127.0.0.1:{stage.envoy.admin_port}/clusters
+"""
