@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from router import schema
+from router.cautions import cautions
 from router.observe import Observed
-from router.policy import Wish, wishes
+from router.policy import Wish, mirrors, wishes
 from router.problem import Problem
 from router.schema import ModelRollout, Version
 from router.step import RolloutState
 from router.sticky import layout
-from router.values import duration_text, endpoint_text, regex_size
-from router.weights import heir, scaled, share
+from router.values import duration_text, endpoint_text
+from router.weights import share
+from router.why import sentences
 from xds.ir import VERSION_HEADER, WEIGHT_TOTAL, Backend, Endpoint, Match, Mirror, ModelPlan, Protocol, Route, Target
 
 SHADOW = "~shadow"
 DEFAULT_CONNECT_TIMEOUT = 1.0
-ENVOY_REGEX_SIZE = 100
-"""Envoy's default of the runtime key re2.max_program_size.error_level; a larger expression is rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def plan(
     ready = observed.ready
     points = share({wish.name: wish.weight for wish in wanted}, ready, rollout.primary.name)
     versions = tuple(_version_plan(wish, observed, points) for wish in wanted)
-    why = tuple(_sentences(wanted, observed, points, rollout))
+    why = tuple(sentences(wanted, observed, points, rollout))
     traffic = None
     if not hosts:
         why = ("not served: other rollouts hold its hosts", *why)
@@ -73,7 +73,7 @@ def plan(
             routes=(*_header_routes(rollout, wanted, ready), _weighted_route(rollout, wanted, ready, points, state)),
             backends=tuple(dict.fromkeys(_backends(rollout, wanted, observed))),
         )
-    return Planned(traffic, versions, why, tuple(_problems(rollout, wanted, where or rollout.key)))
+    return Planned(traffic, versions, why, tuple(cautions(rollout, wanted, where or rollout.key)))
 
 
 def _version_plan(wish: Wish, observed: Observed, points: dict[str, int]) -> VersionPlan:
@@ -84,7 +84,7 @@ def _version_plan(wish: Wish, observed: Observed, points: dict[str, int]) -> Ver
         reason=seen.reason,
         weight_bp=points.get(wish.name, 0),
         role="primary" if wish.primary else "candidate",
-        mirror_percent=wish.mirror.percent if _mirrors(wish, observed.ready, points) and wish.mirror else 0.0,
+        mirror_percent=wish.mirror.percent if mirrors(wish, observed.ready, points) and wish.mirror else 0.0,
         match=bool(wish.match) and seen.ready,
     )
 
@@ -112,7 +112,7 @@ def _weighted_route(
         match=Match(),
         targets=tuple(_target(rollout, versions[name], points[name]) for name in arms),
         mirrors=tuple(
-            _mirror(rollout, wish, wish.mirror) for wish in wanted if wish.mirror and _mirrors(wish, ready, points)
+            _mirror(rollout, wish, wish.mirror) for wish in wanted if wish.mirror and mirrors(wish, ready, points)
         ),
         timeout=rollout.spec.timeouts.request,
         idle_timeout=rollout.spec.timeouts.idle,
@@ -128,12 +128,6 @@ def _target(rollout: ModelRollout, version: Version, weight: int) -> Target:
         set_request_headers=version.selecting_headers,
         set_response_headers=((VERSION_HEADER, version.name),),
     )
-
-
-def _mirrors(wish: Wish, ready: frozenset[str], points: dict[str, int]) -> bool:
-    """Whether its mirror is on: not while it stands in for others, or it would get every request twice."""
-    stands_in = wish.weight == 0 and points.get(wish.name, 0) > 0
-    return wish.mirror is not None and wish.name in ready and not stands_in
 
 
 def _mirror(rollout: ModelRollout, wish: Wish, mirror: schema.Mirror) -> Mirror:
@@ -191,98 +185,3 @@ def _endpoints(wish: Wish, observed: Observed) -> tuple[Endpoint, ...]:
     if backend.dns or (wish.primary and not observed.ready):
         return seen.endpoints
     return seen.ready_endpoints
-
-
-def _sentences(
-    wanted: tuple[Wish, ...], observed: Observed, points: dict[str, int], rollout: ModelRollout
-) -> Iterator[str]:
-    primary = rollout.primary.name
-    weights = {wish.name: wish.weight for wish in wanted}
-    wished = scaled(weights) or {primary: WEIGHT_TOTAL}
-    unready = [wish for wish in wanted if wish.name not in observed.ready]
-    to = heir(weights, observed.ready, primary)
-    if len(unready) == len(wanted):
-        reasons = "; ".join(f"{wish.name}: {observed[wish.name].reason}" for wish in wanted)
-        yield f"no version is ready ({reasons}): {primary} keeps its route and every configured endpoint is tried"
-        unready = []
-    for wish in unready:
-        start = f"{wish.name} is not ready ({observed[wish.name].reason})"
-        yield f"{start}: " + "; ".join(_losses(wish, wished.get(wish.name, 0), to))
-    for wish in wanted:
-        if wish.name in observed.ready:
-            yield from _gains(wish, observed, points)
-
-
-def _losses(wish: Wish, lost: int, to: str) -> Iterator[str]:
-    if lost:
-        yield f"its {percent(lost)} goes to {to}"
-    if wish.match:
-        yield "its header route is off"
-    if wish.mirror:
-        yield "its mirror is off"
-    if not lost and not wish.match and not wish.mirror:
-        yield "it would get no traffic anyway"
-
-
-def _gains(wish: Wish, observed: Observed, points: dict[str, int]) -> Iterator[str]:
-    gets = []
-    if wish.name in points:
-        gets.append(f"{percent(points[wish.name])} of the traffic")
-    if wish.match:
-        gets.append("the requests that match its header route")
-    if _mirrors(wish, observed.ready, points) and wish.mirror:
-        gets.append(f"a copy of {wish.mirror.percent:g} % of the traffic")
-    role = " (primary)" if wish.primary else ""
-    reason = observed[wish.name].reason
-    ready = "is ready" if reason == "ready" else f"is ready ({reason})"
-    yield f"{wish.name}{role} {ready} and gets {' and '.join(gets) or 'no traffic'}"
-    if wish.mirror and not _mirrors(wish, observed.ready, points):
-        yield f"{wish.name} gets no copies while it stands in for the others"
-
-
-def percent(points: int) -> str:
-    """Basis points in words: 50 %, 0.01 %."""
-    return f"{points / 100:g} %"
-
-
-def _problems(rollout: ModelRollout, wanted: tuple[Wish, ...], where: str) -> Iterator[Problem]:
-    if all(wish.weight == 0 for wish in wanted):
-        yield Problem(
-            where,
-            "spec.versions",
-            f"all weights are 0: {rollout.primary.name}, the primary, serves everything",
-            "give at least one version a positive weight",
-            "warning",
-        )
-    yield from _large_regexes(rollout, where)
-    weighted = [wish for wish in wanted if not wish.primary and (wish.version.weight or 0) > 1]
-    if rollout.primary.weight is None and weighted:
-        index = rollout.spec.versions.index(rollout.primary)
-        first = weighted[0]
-        yield Problem(
-            where,
-            f"spec.versions[{index}].weight",
-            f"{rollout.primary.name}, the primary, has no weight and counts as 1 beside {first.name}'s {first.weight}",
-            "give it a weight too",
-            "warning",
-        )
-
-
-def _large_regexes(rollout: ModelRollout, where: str) -> Iterator[Problem]:
-    """Only a warning: the limit is the Envoy operator's to raise, and we cannot see it from here."""
-    for index, version in enumerate(rollout.spec.versions):
-        for number, match in enumerate(version.match or ()):
-            at = f"spec.versions[{index}].match[{number}]"
-            tests: list[tuple[str, schema.PathMatch | schema.HeaderMatch | schema.QueryMatch]] = []
-            tests += [(f"{at}.path", match.path)] if match.path else []
-            tests += [(f"{at}.headers[{place}]", one) for place, one in enumerate(match.headers)]
-            tests += [(f"{at}.query[{place}]", one) for place, one in enumerate(match.query)]
-            for field, test in tests:
-                if test.regex is not None and (size := regex_size(test.regex)) > ENVOY_REGEX_SIZE:
-                    yield Problem(
-                        where,
-                        f"{field}.regex",
-                        f"the regular expression compiles to size {size}; Envoy rejects more than {ENVOY_REGEX_SIZE}",
-                        "write a simpler one, or raise re2.max_program_size.error_level in Envoy's runtime",
-                        "warning",
-                    )

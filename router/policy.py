@@ -39,3 +39,9 @@ def _wish(version: Version, strategy: Strategy, primary: bool) -> Wish:
         equal = strategy is Strategy.BLUE_GREEN and mirror is None
         weight = 1 if primary or equal else 0
     return Wish(version, primary, weight, match, mirror)
+
+
+def mirrors(wish: Wish, ready: frozenset[str], points: dict[str, int]) -> bool:
+    """Whether its mirror is on: not while it stands in for others, or it would get every request twice."""
+    stands_in = wish.weight == 0 and points.get(wish.name, 0) > 0
+    return wish.mirror is not None and wish.name in ready and not stands_in

@@ -78,13 +78,13 @@ _TAIL = """
 ## What only the control plane checks
 
 The CRD refuses wrong types, ranges, names and combinations when you apply an object. Some things it cannot tell;
-you find them in `headgate validate` and in the object's status: whether a regular expression is valid RE2, whether a header
-may be matched or set (`host`, `:` headers and those that frame a message may not), whether an IP address or port inside
-an endpoint is in range, and whether another rollout already has the host.
+you find them in `headgate validate` and in the object's status: whether a regular expression is valid RE2, whether a
+header may be matched or set (`host`, `:` headers and those that frame a message may not), whether an IP address or
+port inside an endpoint is in range, and whether another rollout already has the host.
 
-Envoy rejects a regular expression whose compiled size is above 100 (its runtime key `re2.max_program_size.error_level`).
-As that limit is yours to raise, such an expression is only warned of; an Envoy that rejects it keeps the model's last good
-routes, and the status carries Envoy's words.
+Envoy rejects a regular expression whose compiled size is above 100 (its runtime key
+`re2.max_program_size.error_level`). As that limit is yours to raise, such an expression is only warned of; an Envoy
+that rejects it keeps the model's last good routes, and the status carries Envoy's words.
 """
 
 

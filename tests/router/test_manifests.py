@@ -4,6 +4,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.documents import documents
 from router.manifests import Parsed, parse
 
 GOOD = """\
@@ -157,9 +158,7 @@ def test_anchors_and_merge_keys_work():
 
 def test_values_are_those_that_pyyaml_reads():
     text = "a: 1\nb: -0b101\nc: 017\nd: 1_000\ne: 1.5\nf: .inf\ng: 'yes'\nh: on\ni: text\nj: 0xFF\nk: +3\nl: 6.02e+23\n"
-    from router.manifests import _documents
-
-    (document,) = _documents(text, "")
+    (document,) = documents(text, "")
     assert document.build() == (yaml.safe_load(text), [])
 
 
