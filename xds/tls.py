@@ -72,4 +72,4 @@ class _Files:
 def identities(auth_context: Mapping[str, Iterable[bytes]]) -> frozenset[str]:
     """The common name and the alternative names of the client's certificate."""
     names = (*auth_context.get("x509_common_name", ()), *auth_context.get("x509_subject_alternative_name", ()))
-    return frozenset(name.decode("utf-8", "replace") for name in names)
+    return frozenset(name.decode("utf-8", "replace") for name in names if name)
