@@ -10,15 +10,33 @@ Gateway   ─► Listener                           per listener, finds the scop
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from xds.ir import Gateway, ModelPlan
+from xds.ir import (
+    WEIGHT_TOTAL,
+    Backend,
+    Endpoint,
+    Gateway,
+    HeaderMatch,
+    Listener,
+    Match,
+    Mirror,
+    ModelPlan,
+    PathKind,
+    PathMatch,
+    Protocol,
+    QueryMatch,
+    Route,
+    StringMatch,
+    Target,
+)
 from xds.resources import Resource, Resources, Type
 from xds.translate_cluster import assignment, cluster
 from xds.translate_listener import api_listener, listener
 from xds.translate_route import route_configuration, scope
 from xds.translate_secret import secret, validation_context
 
-__all__ = ["secret", "translate", "translate_gateway", "validation_context"]
+__all__ = ["secret", "translate", "translate_gateway", "validation_context", "warm_up"]
 
 
 def translate(plan: ModelPlan, *, on_demand: bool = False) -> Resources:
@@ -35,6 +53,29 @@ def translate(plan: ModelPlan, *, on_demand: bool = False) -> Resources:
 def translate_gateway(gateway: Gateway) -> Resources:
     """Return the listeners of a group of Envoys. No model ever changes them: a changed listener drains connections."""
     return {Type.LISTENER: _by_name(listener(gateway.name, each) for each in gateway.listeners)}
+
+
+def warm_up() -> None:
+    """Translate one of everything. The first message of each class costs milliseconds of preparation, 0.2 s in all:
+    paid here, before the first Envoy connects, it does not delay somebody's first mirror at noon.
+    """
+    kinds = [kind for kind in StringMatch if kind is not StringMatch.PRESENT]
+    match = Match(
+        headers=tuple(HeaderMatch("x", kind, "x") for kind in kinds),
+        query=tuple(QueryMatch("x", kind, "x") for kind in kinds),
+    )
+    mirror = Mirror("x", 1.0, "x", (("x", "x"),))
+    targets = (Target("x", WEIGHT_TOTAL, "x", (("x", "x"),), ("x",), (("x", "x"),)),)
+    routes = tuple(
+        Route("x", replace(match, path=PathMatch(kind, "/")), targets, (mirror,), hash_header="x") for kind in PathKind
+    )
+    endpoints = (Endpoint("x", 1),)
+    for protocol in Protocol:
+        for dns in (False, True):
+            translate(ModelPlan("x", "x", ("x",), routes, (Backend("x", endpoints, protocol, dns),)), on_demand=True)
+    translate_gateway(Gateway("x", (Listener("x", "::", 1, tls="x", client_ca="x"),)))
+    secret("x", b"x", b"x")
+    validation_context("x", b"x")
 
 
 def _by_name(resources: Iterable[Resource]) -> dict[str, Resource]:

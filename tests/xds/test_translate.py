@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +37,8 @@ from xds.readable import readable
 from xds.resources import Resources, Type
 from xds.translate import translate, translate_gateway
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "envoy"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "envoy"
 
 IRIS, V1, V2, SHADOW = "default/iris", "default/iris/v1", "default/iris/v2", "default/iris/v2~shadow"
 SERVERS = {
@@ -381,6 +384,25 @@ def test_a_copy_cannot_pass_for_the_original():
     assert [each["append"]["header"] for each in policy["request_headers_mutations"]] == [
         {"key": "x-shadow", "value": "true"}
     ]
+
+
+def test_after_the_warm_up_no_plan_meets_a_message_for_the_first_time():
+    script = """if True:
+        import runpy, sys
+        from xds.encode import _plan
+        from xds.translate import secret, translate, translate_gateway, warm_up
+        cases = runpy.run_path(sys.argv[1])
+        warm_up()
+        known = _plan.cache_info().currsize
+        for plan in cases["PLANS"].values():
+            translate(plan, on_demand=True)
+        for gateway in cases["GATEWAYS"].values():
+            translate_gateway(gateway)
+        secret("tls", b"", b"")
+        print("met before:", known > 30, "new:", _plan.cache_info().currsize - known)
+    """
+    ran = subprocess.run([sys.executable, "-c", script, __file__], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert ran.stdout.strip() == "met before: True new: 0", ran.stderr
 
 
 # The judge: Envoy.
