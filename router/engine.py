@@ -107,12 +107,14 @@ class Engine:
         states: StateStore | None = None,
         clock: Callable[[], float] = time.time,
         hold: bool = False,
+        logger: logging.Logger = log,
     ) -> None:
         self._store = store
         self._sink = sink
         self._gateways = gateways
         self._states: StateStore = states if states is not None else Forgetful()
         self._clock = clock
+        self._log = logger
         self._claims = Claims()
         self._status: dict[str, ModelStatus] = {}
         self._orphans: dict[str, ModelStatus] = {}  # deleted, but the sink did not let go
@@ -150,7 +152,7 @@ class Engine:
                 await self._settled.wait()
         except TimeoutError:
             waiting = sorted(self._awaited or ())
-            log.warning("readiness of %d models unknown after %g s, such as %s", len(waiting), within, waiting[0])
+            self._log.warning("readiness of %d models unknown after %g s, such as %s", len(waiting), within, waiting[0])
             self._holding = False
             for model in waiting:
                 self._store.mark(model)
@@ -239,18 +241,22 @@ class Engine:
             model, ModelStatus(rollout, located.where, planned, planned.plan, problems, generation, now, since)
         )
         first_look = before is None and not self._settled.is_set()
-        _tell(model, before.planned if before else None, planned, logging.DEBUG if first_look else logging.INFO)
+        level = logging.DEBUG if first_look else logging.INFO
+        if self._log.isEnabledFor(level) and (said := _told(before.planned if before else None, planned)):
+            self._log.log(level, "%s: %s", model, said)
 
-    def _record(self, model: str, status: ModelStatus) -> None:
+    def _record(self, model: str, status: ModelStatus, defect: Exception | None = None) -> None:
         before = self._status.get(model)
         self._orphans.pop(model, None)
         if before is None or _differs(before, status):
             self._status[model] = status
         for problem in status.problems:
             if before is None or problem not in before.problems:
-                log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s: %s", model, problem)
+                self._log.log(
+                    logging.ERROR if problem.severity == "error" else logging.WARNING, "%s: %s", model, problem
+                )
 
-    def _keep(self, model: str, located: Located, problem: Problem) -> None:
+    def _keep(self, model: str, located: Located, problem: Problem, defect: Exception | None = None) -> None:
         """Leave the traffic as it is and say why."""
         before = self._status.get(model)
         self._record(
@@ -265,15 +271,13 @@ class Engine:
                 updated_at=self._clock(),
                 since=before.since if before else {},
             ),
+            defect,
         )
 
     def _failed(self, model: str, located: Located, error: Exception) -> None:
         what = f"cannot be planned: {type(error).__name__}: {error}"
         problem = Problem(located.where, "", what, "this is a defect of headgate; the last good traffic stays")
-        before = self._status.get(model)
-        if before is None or problem not in before.problems:
-            log.error("%s: %s", model, what, exc_info=error)
-        self._keep(model, located, problem)
+        self._keep(model, located, problem, error)
 
     def _delete(self, model: str) -> None:
         status = self._status.pop(model, None) or self._orphans.pop(model, None)
@@ -281,7 +285,7 @@ class Engine:
             try:
                 self._sink.remove(status.plan.gateway, model)
             except Exception as error:
-                log.exception("%s: cannot be removed", model)
+                self._log.exception("%s: cannot be removed", model)
                 what = f"cannot be removed: {type(error).__name__}: {error}"
                 problem = Problem(status.where, "", what, "this is a defect of headgate; its routes stay")
                 self._orphans[model] = ModelStatus(
@@ -292,7 +296,7 @@ class Engine:
             self._store.mark(other)
         self._states.forget(model)
         if status is not None:
-            log.info("%s: deleted", model)
+            self._log.info("%s: deleted", model)
 
 
 def _differs(before: ModelStatus, after: ModelStatus) -> bool:
@@ -315,15 +319,13 @@ def _since(before: ModelStatus | None, planned: Planned, now: float) -> Mapping[
     }
 
 
-def _tell(model: str, before: Planned | None, after: Planned, level: int) -> None:
-    """Log what changed, once, with the names in it."""
-    if not log.isEnabledFor(level) or (before is not None and before.versions == after.versions):
-        return
+def _told(before: Planned | None, after: Planned) -> str:
+    """What changed, with the names in it."""
+    if before is not None and before.versions == after.versions:
+        return ""
     was = {one.name: one for one in before.versions} if before else {}
     changes = [sentence for one in after.versions if (sentence := ", ".join(_changes(was.pop(one.name, None), one)))]
-    changes += [f"{name} gone" for name in was]
-    if changes:
-        log.log(level, "%s: %s", model, "; ".join(changes))
+    return "; ".join([*changes, *(f"{name} gone" for name in was)])
 
 
 def _changes(was: VersionPlan | None, now: VersionPlan) -> Iterator[str]:

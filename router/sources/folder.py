@@ -71,6 +71,7 @@ class Folder:
         force_polling: bool | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        logger: logging.Logger = log,
     ) -> None:
         self.root = root
         self.loaded = asyncio.Event()
@@ -79,6 +80,7 @@ class Folder:
         self._force_polling = force_polling
         self._monotonic = monotonic
         self._wall = wall
+        self._log = logger
         self._known: dict[str, _Known] = {}
         self._links = False
         self._watching: tuple[int, int] | None = None
@@ -118,7 +120,7 @@ class Folder:
                     await self._look(sorted(hints), store)
                 again_at = self._settle(store)
                 if not self.loaded.is_set() and self._watching is not None:
-                    log.info("%s: %d rollouts loaded", self.root, len(store.keys()))
+                    self._log.info("%s: %d rollouts loaded", self.root, len(store.keys()))
                     self.loaded.set()
                 delay = min(rescan_at, again_at) - self._monotonic()
                 with contextlib.suppress(TimeoutError):
@@ -144,7 +146,7 @@ class Folder:
                 self._hints.update(path for _, path in changes)
                 self._woken.set()
         except (OSError, RuntimeError) as error:
-            log.warning("%s: cannot be watched (%s); it is read again every %g s", self.root, error, self._rescan)
+            self._log.warning("%s: cannot be watched (%s); it is read again every %g s", self.root, error, self._rescan)
 
     def _need_walk(self, hints: Iterable[str]) -> bool:
         """Whether these events may concern more than manifest files named by themselves."""
@@ -182,20 +184,9 @@ class Folder:
 
     async def _walked(self, found: Scan, store: Store, hints: set[str]) -> None:
         """Compare a whole walk with what is known."""
-        self._links = found.links
-        for where in self._scan_problems - found.problems.keys():
-            store.report(f"{where} ", ())
-        for where, problem in found.problems.items():
-            store.report(f"{where} ", (problem,))
-        self._scan_problems = set(found.problems)
+        self._report_scan(found, store)
         if found.root is None:
-            if not self._missing:
-                log.warning("%s", found.problems[str(self.root)])
-            self._missing = True
             return
-        if self._missing:
-            log.info("%s: is there again", self.root)
-            self._missing = False
         changed = [
             path
             for path, stamp in found.files.items()
@@ -204,6 +195,23 @@ class Folder:
         await self._read(changed, store)
         for path in [path for path in self._known if path not in found.files and not found.hides(path)]:
             self._forget(path)
+
+    def _report_scan(self, found: Scan, store: Store) -> None:
+        """Tell what cannot be walked. These problems have origins of their own: a file may have others."""
+        self._links = found.links
+        for where in self._scan_problems - found.problems.keys():
+            store.report(f"{where} ", ())
+        for where, problem in found.problems.items():
+            store.report(f"{where} ", (problem,))
+        self._scan_problems = set(found.problems)
+        if found.root is None:
+            if not self._missing:
+                self._log.warning("%s", found.problems[str(self.root)])
+            self._missing = True
+            return
+        if self._missing:
+            self._log.info("%s: is there again", self.root)
+            self._missing = False
 
     # Contents
 
@@ -218,7 +226,7 @@ class Folder:
             if now - said >= _PROGRESS_EVERY:
                 said = now
                 done = min(first + _CHUNK, len(paths))
-                log.info("%s: read %d of %d manifests in %.0f s", self.root, done, len(paths), now - started)
+                self._log.info("%s: read %d of %d manifests in %.0f s", self.root, done, len(paths), now - started)
             if not self.loaded.is_set():
                 self._settle(store)
 
@@ -250,7 +258,7 @@ class Folder:
             stale = self._catalog.stale(path)
             problems = (*self._content_problems.get(path, ()), *duplicates)
             if store.report(path, problems, stale) and problems:
-                log.warning("%s%s", problems[0], f", and {len(problems) - 1} more" if len(problems) > 1 else "")
+                self._log.warning("%s%s", problems[0], f", and {len(problems) - 1} more" if len(problems) > 1 else "")
         self._report_held(changes.held, store)
         return changes.again_at if changes.again_at is not None else float("inf")
 
@@ -269,8 +277,19 @@ class Folder:
             "put the files back, or wait if they were meant to go",
             "warning",
         )
-        log.warning("%s", problem)
+        self._log.warning("%s", problem)
         store.report(f"{self.root} removals", (problem,))
+
+
+def load_once(root: Path, store: Store, logger: logging.Logger = log) -> int:
+    """Read everything once, without following it, and return the number of files. Blocks; for offline use."""
+    folder = Folder(root, logger=logger)
+    found = scan(root)
+    folder._report_scan(found, store)
+    for path in found.files:
+        folder._take(_content(path, None, 0.0))
+    folder._settle(store)
+    return len(found.files)
 
 
 def _contents(chunk: list[tuple[str, _Known | None]], wall: float) -> list[_Content]:
