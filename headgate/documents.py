@@ -15,13 +15,13 @@ import xxhash
 from router.engine import ModelStatus
 from router.health import Health
 from router.hints import nearest
-from router.plan import VersionPlan
+from router.plan import Planned, VersionPlan
 from router.problem import Problem
 from router.schema import ModelRollout
 from router.sticky import arm
 from xds.cache import Cache, Rejection
 from xds.fleet import Envoy
-from xds.ir import WEIGHT_TOTAL, Endpoint, ModelPlan
+from xds.ir import WEIGHT_TOTAL, Endpoint, Match, ModelPlan, PathMatch, Route
 
 Document = dict[str, Any]
 
@@ -129,6 +129,46 @@ def _endpoints(rollout: ModelRollout, name: str, health: Mapping[tuple[str, Endp
     seen = (health.get((name, endpoint)) for endpoint in endpoints)
     ready = len(endpoints) if spec.readiness is None else sum(one is not None and one.ready for one in seen)
     return {"ready": ready, "total": len(endpoints)}
+
+
+def plan_document(rollout: ModelRollout, planned: Planned) -> Document:
+    """What a model's traffic would be: its routes in the order in which Envoy tries them, and why."""
+    plan = planned.plan
+    return {
+        "model": rollout.key,
+        "gateway": rollout.spec.gateway,
+        "hosts": list(plan.hosts) if plan is not None else [],
+        "strategy": rollout.spec.strategy.value,
+        "sticky": rollout.spec.sticky.header if rollout.spec.sticky else None,
+        "routes": [_route(route) for route in plan.routes] if plan is not None else [],
+        "why": list(planned.why),
+    }
+
+
+def _route(route: Route) -> Document:
+    return {
+        "name": route.name,
+        "match": match_text(route.match),
+        "targets": [{"version": one.version, "weight": one.weight / 100} for one in route.targets],
+        "mirrors": [{"version": one.version, "percent": one.percent} for one in route.mirrors],
+    }
+
+
+def match_text(match: Match) -> str:
+    """A match in words: what a request has to be like."""
+    parts = [f"method {match.method}"] if match.method is not None else []
+    if match.path != PathMatch():
+        parts.append(f"path {_comparison(match.path.kind.value, match.path.value)}")
+    for header in match.headers:
+        negated = "not " if header.invert else ""
+        parts.append(f"header {header.name} {negated}{_comparison(header.kind.value, header.value)}")
+    parts += [f"query {query.name} {_comparison(query.kind.value, query.value)}" for query in match.query]
+    return " and ".join(parts) or "every request"
+
+
+def _comparison(kind: str, value: str) -> str:
+    words = {"exact": "is", "prefix": "starts with", "suffix": "ends with", "contains": "contains", "regex": "matches"}
+    return "present" if kind == "present" else f"{words[kind]} {value!r}"
 
 
 def arm_document(plan: ModelPlan, key: str) -> Document | None:

@@ -37,6 +37,24 @@ def model(document: Document, now: datetime) -> RenderableType:
     return Group(*parts)
 
 
+def plan(document: Document) -> RenderableType:
+    """A model's routes in order, and why they are so."""
+    sticky = f", sticky by {document['sticky']}" if document["sticky"] else ""
+    hosts = ", ".join(document["hosts"]) or "no host"
+    head = f" on {document['gateway']} ({hosts}; strategy {document['strategy']}{sticky})"
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("  ROUTE", "REQUESTS", "GO TO", "COPIED TO"):
+        table.add_column(name)
+    for number, route in enumerate(document["routes"], start=1):
+        targets = ", ".join(f"{one['version']} {share(one['weight'])}" for one in route["targets"])
+        mirrors = ", ".join(f"{one['version']} {share(one['percent'])}" for one in route["mirrors"])
+        table.add_row(f"  {number}. {route['name']}", route["match"], targets, mirrors or "-")
+    parts: list[RenderableType] = [Text.assemble((document["model"], "bold"), head)]
+    if document["routes"]:
+        parts.append(table)
+    return Group(*parts, *(Text(f"  why: {sentence}") for sentence in document["why"]))
+
+
 def models_table(models: Iterable[Document], now: datetime) -> Table:
     """A row per version; what belongs to the model stands in its first row."""
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.commands.control_plane import ask, url_option
-from headgate.commands.output import BadInput, Failure, console, emit, model_key, output_option
+from headgate.commands.folder import chosen, plan_folder
+from headgate.commands.output import Failure, console, emit, model_key, output_option
 
 if TYPE_CHECKING:
     from headgate.documents import Document
@@ -46,7 +47,15 @@ def _online(url: str, model: str, keys: tuple[str, ...]) -> list[Document]:
 
 
 def _offline(folder: Path, model: str, keys: tuple[str, ...]) -> list[Document]:
-    raise NotImplementedError
+    from headgate.documents import arm_document
+
+    offline = plan_folder(folder)
+    [key] = chosen(offline, model)
+    plan = offline.plans.get(key)
+    found = [arm_document(plan, user) for user in keys] if plan is not None else []
+    if not found or found[0] is None:
+        raise Failure(f"{key} is not sticky", "set spec.sticky.header in its manifest", exit_code=2)
+    return [one for one in found if one is not None]
 
 
 def _show(found: list[Any]) -> None:
