@@ -138,6 +138,7 @@ MODELS: dict[str, tuple[Route, ...]] = {
     "mirrored": (
         Route("all", Match(), targets(10_000), (Mirror("m/v2~shadow", 100.0, "v2", (("x-note", PERCENT),)),)),
     ),
+    "dns": (Route("all", Match(), (Target("m/dns", 10_000, "by-name"),)),),
     "sticky": (Route("all", Match(), targets(3_000), hash_header="x-user"),),
 }
 
@@ -158,6 +159,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def models(world: World) -> Iterator[ModelPlan]:
     ports = {"m/v1": world.v1.server_port, "m/v2": world.v2.server_port, "m/v2~shadow": world.v2.server_port}
     backends = tuple(Backend(name, (Endpoint("127.0.0.1", port),), Protocol.HTTP1) for name, port in ports.items())
+    backends += (Backend("m/dns", (Endpoint("localhost", world.v1.server_port),), Protocol.AUTO, dns=True),)
     for name, routes in MODELS.items():
         yield ModelPlan(name, "default", (f"{name}.test",), routes, backends)
 
@@ -250,6 +252,10 @@ def test_a_method_pins_the_version(world):
 
 def test_the_port_in_the_host_does_not_matter(world):
     assert world.version("get.test:8080") == "v2"
+
+
+def test_a_server_is_found_by_its_name(world):
+    assert world.version("dns.test") == "by-name"
 
 
 def test_an_unknown_host_is_not_found(world):
