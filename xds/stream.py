@@ -352,12 +352,17 @@ class Stream:
         return held is not None and held.version == current.version
 
     def _warm(self, clusters: Sequence[Resource], before: dict[str, Resource | None]) -> None:
-        """A changed cluster warms until it hears of its endpoints again, though the client need not ask anew."""
+        """A changed cluster warms until it hears of its endpoints again, though the client need not ask anew.
+
+        So does one that comes back before the client's farewell to its endpoints has arrived: it has none any more.
+        """
         endpoints = self.subscriptions.get(Type.ENDPOINT)
         if endpoints is None:
             return
         for cluster in clusters:
-            if before[cluster.name] is not None and cluster.name in endpoints.names:
+            if cluster.name in endpoints.names:
+                if before[cluster.name] is None:
+                    endpoints.held.pop(cluster.name, None)
                 endpoints.forced.add(cluster.name)
                 endpoints.want.setdefault(cluster.name, None)
 
