@@ -60,6 +60,7 @@ READY, UNREADY = True, False
         ([(UNREADY, 1), (READY, 0)], [0, 10_000]),  # Iter8 sent this to the unready primary
         ([(UNREADY, 0), (UNREADY, 0)], [10_000, 0]),
         ([(READY, 70), (UNREADY, 10), (READY, 20)], [8_000, 0, 2_000]),
+        ([(READY, 20), (UNREADY, 10), (READY, 70)], [3_000, 0, 7_000]),  # the primary inherits, however light
         ([(UNREADY, 70), (READY, 10), (READY, 20)], [0, 1_000, 9_000]),
         ([(UNREADY, 70), (READY, 0), (READY, 0)], [0, 10_000, 0]),
         ([(READY, 1), (READY, 1), (READY, 1)], [3_334, 3_333, 3_333]),
