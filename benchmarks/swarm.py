@@ -1,0 +1,95 @@
+"""The swarm of simulated Envoys (swarm.c) as an object: compile once, start, command, stop.
+
+It needs a C compiler, because a Python client would be slower than the server it is to measure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.child import Child
+
+SOURCE = Path(__file__).with_name("swarm.c")
+NODE_BYTES = 61_000
+"""What Envoy 1.40 sends on its first request: 516 extensions that a control plane does not need."""
+
+
+class NoCompiler(RuntimeError):
+    """There is no C compiler on this machine."""
+
+
+def compile_swarm(folder: Path) -> Path:
+    """Build the swarm into `folder`, with $CC or the first of cc, gcc and clang."""
+    compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
+    if compiler is None:
+        raise NoCompiler("this benchmark compiles a small C client: install cc, gcc or clang, or name one in CC")
+    binary = folder / "swarm"
+    subprocess.run([compiler, "-O2", "-o", str(binary), str(SOURCE)], check=True, timeout=120)
+    return binary
+
+
+def node(cluster: str, padding: int = NODE_BYTES) -> bytes:
+    """An encoded envoy.config.core.v3.Node without its id, padded with extensions as a real Envoy's is."""
+    body = encoded_field(2, cluster.encode()) + encoded_field(6, b"envoy")
+    index = 0
+    while len(body) < padding:
+        extension = encoded_field(1, f"envoy.benchmark.extension_{index:04d}".encode()) + encoded_field(
+            2, b"envoy.filters.http"
+        )
+        extension += encoded_field(6, b"envoy.extensions.filters.http.benchmark.v3.Extension")
+        body += encoded_field(9, extension)
+        index += 1
+    return body
+
+
+def encoded_field(number: int, value: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class Swarm(Child):
+    """One swarm process; leave the block and it is gone, stopped or not."""
+
+    def __init__(self, binary: Path, port: int, cluster: str, *, prefix: str = "swarm", padding: int = 0) -> None:
+        with tempfile.NamedTemporaryFile(prefix="swarm-node-", delete=False) as file:
+            file.write(node(cluster, padding))
+        self._node = Path(file.name)
+        super().__init__(str(binary), str(port), file.name, prefix)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, value, trace)
+        self._node.unlink(missing_ok=True)
+
+    def connect(self, count: int, timeout: float = 60.0) -> dict[str, Any]:
+        """Open `count` more streams at once and wait until each has its first RouteConfiguration (or is gone)."""
+        self.say(f"connect {count}")
+        return self.hear("connected", timeout)
+
+    def expect(self, count: int) -> None:
+        """From now on count clients that receive a RouteConfiguration."""
+        self.say(f"expect {count}")
+        self.hear("armed", 10.0)
+
+    def reached(self, timeout: float = 60.0) -> dict[str, Any]:
+        """Wait for what `expect` armed: when the last of them received, and the bytes since."""
+        return self.hear("reached", timeout)
+
+    def stats(self) -> dict[str, Any]:
+        self.say("stats")
+        return self.hear("stats", 10.0)
