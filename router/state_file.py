@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 
 from router.problem import Problem
@@ -33,6 +35,9 @@ class StateFile:
         self._gap = gap
         self._retry = retry
         self._changed = asyncio.Event()
+        self._writing = threading.Lock()
+        self._turn = itertools.count()
+        self._newest = -1
         self._states, self._problems = _load(path)
         for problem in self._problems:
             log.warning("%s", problem)
@@ -56,18 +61,23 @@ class StateFile:
             while True:
                 await self._changed.wait()
                 self._changed.clear()
-                saved = await asyncio.to_thread(self._write, dict(self._states))
-                store.report(str(self._path), () if saved is None else (saved,))
-                if saved is not None:
-                    log.warning("%s", saved)
+                trouble = await asyncio.to_thread(self._write, dict(self._states), next(self._turn))
+                if store.report(str(self._path), () if trouble is None else (trouble,)) and trouble is not None:
+                    log.warning("%s", trouble)
+                if trouble is not None:
                     self._changed.set()
-                await asyncio.sleep(self._gap if saved is None else self._retry)
+                await asyncio.sleep(self._gap if trouble is None else self._retry)
         finally:
             if self._changed.is_set():
-                self._write(dict(self._states))
+                self._write(dict(self._states), next(self._turn))
 
-    def _write(self, states: dict[str, RolloutState]) -> Problem | None:
-        return save(self._path, states)
+    def _write(self, states: dict[str, RolloutState], turn: int) -> Problem | None:
+        """The last write may overtake one that waits in the thread pool; the older one then writes nothing."""
+        with self._writing:
+            if turn < self._newest:
+                return None
+            self._newest = turn
+            return save(self._path, states)
 
 
 def save(path: Path, states: dict[str, RolloutState]) -> Problem | None:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _CHUNK = 64
 _PROGRESS_EVERY = 3.0
 _MISSING_EVERY = 1.0
+_POLL_EVERY = 1.0
 _RACY_NS = 2_000_000_000
 """A file this young when it was read may change again without a new mtime: the next rescan reads it anew."""
 
@@ -40,7 +41,7 @@ class _Content:
 
     path: str
     stamp: Stamp | None
-    digest: int = 0
+    digest: int | None = None
     same: bool = False
     objects: dict[str, Located] | None = None
     problems: tuple[Problem, ...] = ()
@@ -52,13 +53,14 @@ class _Known:
     """What was seen of a file. `stamp` None: have another look at the next rescan."""
 
     stamp: Stamp | None
-    digest: int
+    digest: int | None
 
 
 class Folder:
     """The folder (or single file) `root`. `hold` guards against mass deletion, see `Catalog`.
 
-    A folder that does not exist, or vanishes, keeps everything that was loaded and is awaited.
+    A folder that does not exist, or vanishes, keeps everything that was loaded and is awaited. `force_polling` (or
+    WATCHFILES_FORCE_POLLING=1) is for mounts that send no events, such as NFS.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Folder:
         self.loaded = asyncio.Event()
         self._catalog = Catalog(hold=hold, confirm=confirm)
         self._rescan = rescan
-        self._force_polling = force_polling
+        self._polling = _asked_to_poll() if force_polling is None else force_polling
         self._monotonic = monotonic
         self._wall = wall
         self._log = logger
@@ -109,17 +111,17 @@ class Folder:
                         await _cancel(watch)
                         watch = None
                         self._watching = found.root
-                        if found.root is not None:
+                        if found.root is not None and not self._polling:
                             watch = asyncio.create_task(self._watch(), name=f"watch {self.root}")
                             await asyncio.sleep(0)
                             found = await asyncio.to_thread(scan, self.root)
                     await self._walked(found, store, hints)
-                    gone = found.root is None
-                    rescan_at = self._monotonic() + (min(_MISSING_EVERY, self._rescan) if gone else self._rescan)
+                    ended = self._monotonic()
+                    rescan_at = ended + self._pause(ended - now)
                 else:
                     await self._look(sorted(hints), store)
                 again_at = self._settle(store)
-                if not self.loaded.is_set() and self._watching is not None:
+                if not self.loaded.is_set() and not self._missing:
                     self._log.info("%s: %d rollouts loaded", self.root, len(store.keys()))
                     self.loaded.set()
                 delay = min(rescan_at, again_at) - self._monotonic()
@@ -129,24 +131,38 @@ class Folder:
         finally:
             await _cancel(watch)
 
+    def _pause(self, took: float) -> float:
+        """Until the next rescan. Polling a large or slow folder must not become all that we do."""
+        if self._missing:
+            return min(_MISSING_EVERY, self._rescan)
+        return min(max(_POLL_EVERY, 10 * took), self._rescan) if self._polling else self._rescan
+
     # Events
 
     async def _watch(self) -> None:
-        """Collect the paths of events. Ends when the folder goes away; the next rescan begins a new watch."""
+        """Collect the paths of events. Ends when the folder goes away; the next rescan begins a new watch.
+
+        Where the system has no watches left, or none at all, polling takes over. It is our own: watchfiles' compares
+        whole seconds and misses the second of two quick changes.
+        """
         try:
             async for changes in awatch(
                 self.root,
                 watch_filter=None,
                 debounce=50,
                 step=10,
-                force_polling=self._force_polling,
-                poll_delay_ms=50,
+                force_polling=False,
                 ignore_permission_denied=True,
             ):
-                self._hints.update(path for _, path in changes)
+                # Paths come absolute even if the folder's name is not.
+                self._hints.update(os.path.join(self.root, *self._inside(path)) for _, path in changes)  # noqa: PTH118
                 self._woken.set()
+        except FileNotFoundError:
+            pass
         except (OSError, RuntimeError) as error:
-            self._log.warning("%s: cannot be watched (%s); it is read again every %g s", self.root, error, self._rescan)
+            self._polling = True
+            self._log.warning("%s: cannot be watched (%s); it is polled instead", self.root, error)
+        self._woken.set()
 
     def _need_walk(self, hints: Iterable[str]) -> bool:
         """Whether these events may concern more than manifest files named by themselves."""
@@ -313,6 +329,11 @@ def _content(path: str, known: _Known | None, wall: float) -> _Content:
         return _Content(path, kept, digest, problems=(Problem(path, "", what, "this is a defect of headgate"),))
     objects = {located.rollout.key: located for located in parsed.rollouts}
     return _Content(path, kept, digest, objects=objects, problems=parsed.problems, empty=not data.strip())
+
+
+def _asked_to_poll() -> bool:
+    """The variable that users of watchfiles know, for mounts without events."""
+    return os.environ.get("WATCHFILES_FORCE_POLLING", "").lower() not in ("", "0", "false", "disable", "disabled")
 
 
 async def _cancel(task: asyncio.Task[None] | None) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from router.manifests import Located, parse
+from router.problem import Problem
 from router.sources.catalog import Catalog
 from router.sources.folder import Folder
 from router.sources.scan import scan
@@ -66,7 +70,7 @@ def watch(
     *,
     awaited: bool = True,
     rescan: float = 3600,
-    **options: float,
+    **options: Any,
 ) -> None:
     """Run `scene` beside a Folder, by default one that lives from events alone: the next rescan is an hour away."""
 
@@ -439,6 +443,101 @@ def test_a_rollout_deleted_and_made_again_is_there_again(tmp_path: Path):
         await at.until(lambda: at.names() == {"a"})
 
     watch(tmp_path, scene)
+
+
+@pytest.mark.parametrize("way", ["relative", "link", "polling"])
+def test_however_the_folder_is_named_or_watched_its_changes_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+):
+    write(tmp_path / "real/a.yaml", manifest("a"))
+    root = {"relative": Path("real"), "link": tmp_path / "link", "polling": tmp_path / "real"}[way]
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("router.sources.folder._POLL_EVERY", 0.02)
+
+    async def scene(at: Watched) -> None:
+        write(tmp_path / "real/a.yaml", manifest("a", "new.test"))
+        await at.until(lambda: at.host("a") == "new.test")
+        write(tmp_path / "real/deep/b.yaml", manifest("b"))
+        await at.until(lambda: at.host("b") == "b.test")
+        (tmp_path / "real/a.yaml").unlink()
+        await at.until(lambda: at.host("a") is None)
+
+    watch(root, scene, force_polling=True if way == "polling" else None)
+
+
+def test_without_watches_left_the_folder_is_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    async def exhausted(*_: object, **__: object):
+        raise OSError(28, "OS file watch limit reached")
+        yield set()
+
+    monkeypatch.setattr("router.sources.folder.awatch", exhausted)
+    monkeypatch.setattr("router.sources.folder._POLL_EVERY", 0.02)
+    write(tmp_path / "a.yaml", manifest("a"))
+
+    async def scene(at: Watched) -> None:
+        write(tmp_path / "a.yaml", manifest("a", "new.test"))
+        await at.until(lambda: at.host("a") == "new.test")
+
+    watch(tmp_path, scene)
+
+
+def test_a_file_that_cannot_be_read_for_a_while_keeps_its_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "a.yaml", manifest("a"))
+    denied = Problem(str(tmp_path / "a.yaml"), "", "cannot be read: permission denied")
+
+    async def scene(at: Watched) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("router.sources.folder.read", lambda path: denied)
+            write(tmp_path / "a.yaml", "")
+            await at.until_problem("permission denied")
+            assert at.names() == {"a"}
+        await at.until_problem("permission denied", gone=True)
+
+    watch(tmp_path, scene, rescan=0.05, confirm=60.0)
+
+
+def test_a_defect_of_the_parser_is_a_problem_of_that_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "a.yaml", manifest("a"))
+    write(tmp_path / "b.yaml", manifest("b"))
+
+    def parser(data: bytes, where: str):
+        if where.endswith("a.yaml"):
+            raise RecursionError("too deep")
+        return parse(data, where)
+
+    monkeypatch.setattr("router.sources.folder.parse", parser)
+
+    async def scene(at: Watched) -> None:
+        assert at.names() == {"b"}
+        assert "RecursionError: too deep" in at.words()
+
+    watch(tmp_path, scene)
+
+
+def test_a_long_load_tells_how_far_it_is_and_nobody_is_told_loaded_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    for number in range(200):
+        write(tmp_path / f"m{number}.yaml", manifest(f"m{number}"))
+    ticks = count()
+    caplog.set_level(logging.INFO, "router.sources.folder")
+
+    async def play() -> None:
+        store = Store()
+        folder = Folder(tmp_path, monotonic=lambda: next(ticks) * 2.0)
+        running = asyncio.create_task(folder.run(store))
+        async with asyncio.timeout(LONG):
+            while len(store.keys()) < 200:
+                assert not folder.loaded.is_set()
+                await store.next_dirty()
+            await folder.loaded.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(play())
+    assert any("read 128 of 200 manifests" in message for message in caplog.messages)
+    assert caplog.messages[-1].endswith("200 rollouts loaded")
 
 
 # The catalog alone, with time as an argument

@@ -102,6 +102,13 @@ def test_changes_during_a_slow_write_become_one_more_and_nobody_waits(tmp_path: 
     assert writes == [1, 1_000]
 
 
+def test_an_older_write_that_comes_late_does_not_undo_a_newer_one(tmp_path: Path):
+    file = StateFile(tmp_path / "state.json")
+    assert file._write({"new": SLOTS}, 2) is None
+    assert file._write({"old": SLOTS}, 1) is None
+    assert StateFile(tmp_path / "state.json").get("new") == SLOTS
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"null", b'{"format": 99, "states": {}}', b'{"format": 1, "states": []}', b"\xff\xfe",
