@@ -36,11 +36,13 @@ class Untrue(Exception):
     """An act did not come true; the message says in what."""
 
 
-def run(*, keep: bool = False, act_seconds: float = ACT_SECONDS, screen: Screen | None = None) -> int:
+def run(
+    *, keep: bool = False, act_seconds: float = ACT_SECONDS, screen: Screen | None = None, acts: tuple[Act, ...] = ACTS
+) -> int:
     """Play the story. 0 when every act came true and no request failed, 130 on ctrl-C, otherwise 1."""
     screen = screen or Screen()
     try:
-        return asyncio.run(_play(screen, keep=keep, act_seconds=act_seconds))
+        return asyncio.run(_play(screen, acts, keep=keep, act_seconds=act_seconds))
     except (KeyboardInterrupt, asyncio.CancelledError):
         screen.close()
         screen.say("\nstopped")
@@ -51,7 +53,7 @@ def run(*, keep: bool = False, act_seconds: float = ACT_SECONDS, screen: Screen 
         return 1
 
 
-async def _play(screen: Screen, *, keep: bool, act_seconds: float) -> int:
+async def _play(screen: Screen, acts: tuple[Act, ...], *, keep: bool, act_seconds: float) -> int:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # asyncio.run sees to ctrl-C
@@ -65,9 +67,9 @@ async def _play(screen: Screen, *, keep: bool, act_seconds: float) -> int:
                 f"Envoy listens on 127.0.0.1:{stage.port}. Users send {HTTP_PER_SECOND} HTTP and {GRPC_PER_SECOND} "
                 f"gRPC requests a second, testers {TESTERS_PER_SECOND}; every one is counted."
             )
-            for number, act in enumerate(ACTS, start=1):
+            for number, act in enumerate(acts, start=1):
                 try:
-                    await _perform(stage, screen, act, number, act_seconds, ends=not keep)
+                    await _perform(stage, screen, act, (number, len(acts)), act_seconds, ends=not keep)
                 except Untrue as found:
                     untrue.append(f"act {number}: {found}")
                     screen.say(f"  NOT TRUE: {found}", "bold red")
@@ -87,7 +89,10 @@ async def _play(screen: Screen, *, keep: bool, act_seconds: float) -> int:
     return 1 if untrue or stage.ledger.failed else 0
 
 
-async def _perform(stage: Stage, screen: Screen, act: Act, number: int, seconds: float, *, ends: bool) -> None:
+async def _perform(
+    stage: Stage, screen: Screen, act: Act, place: tuple[int, int], seconds: float, *, ends: bool
+) -> None:
+    number, of = place
     failed = stage.ledger.failed
     changed: list[str] = []
     if act.starts is not None:
@@ -105,7 +110,7 @@ async def _perform(stage: Stage, screen: Screen, act: Act, number: int, seconds:
     if act.edition is not None:
         begun = told = now()
         changed = stage.write(act.edition)
-    screen.act(number, len(ACTS), act.title, act.words, changed)
+    screen.act(number, of, act.title, act.words, changed)
     await stage.routed(act.routes())
     took = now() - begun
     if number == 1:

@@ -131,7 +131,7 @@ def test_headers_go_with_the_request():
 
 
 def test_until_says_what_did_not_happen():
-    with pytest.raises(TimeoutError, match="rain: not within 0.02 s"):
+    with pytest.raises(TimeoutError, match=r"rain: not within 0\.02 s"):
         asyncio.run(until(lambda: False, within=0.02, what="rain"))
 
 

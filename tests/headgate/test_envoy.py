@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from headgate.demo.traffic import until
 from headgate.envoy import EnvoyError, EnvoyProcess
 
 SAYS_HELLO = {
@@ -91,7 +93,7 @@ def test_a_bootstrap_that_envoy_refuses_is_told_in_envoys_words(tmp_path):
 def test_a_listener_that_never_comes_is_an_error_and_not_a_wait_for_ever():
     async def main():
         async with EnvoyProcess(bootstrap(), concurrency=1) as envoy:
-            with pytest.raises(EnvoyError, match="no listener 'hello' after 0.1 s"):
+            with pytest.raises(EnvoyError, match=r"no listener 'hello' after 0\.1 s"):
                 await envoy.wait_listener("hello", within=0.1)
 
     asyncio.run(main())
@@ -127,6 +129,7 @@ def test_without_the_wheel_the_error_says_what_to_install(monkeypatch):
 
 STARTS_ENVOY = """
 import asyncio, sys
+from headgate.demo.traffic import until
 from headgate.envoy import EnvoyProcess
 
 async def main():
@@ -149,12 +152,8 @@ def test_envoy_dies_with_a_parent_that_is_killed():
         assert alive(int(pid))
         parent.send_signal(signal.SIGKILL)
         await parent.wait()
-        async with asyncio.timeout(10):
-            while alive(int(pid)):
-                await asyncio.sleep(0.01)
-        for file in Path(folder).iterdir():
-            file.unlink()
-        Path(folder).rmdir()
+        await until(lambda: not alive(int(pid)), within=10, what="Envoy's end")
+        shutil.rmtree(folder)
 
     asyncio.run(main())
 

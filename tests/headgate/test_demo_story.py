@@ -1,0 +1,94 @@
+"""`headgate demo` from end to end, in short acts: it comes true, it says so, and it leaves nobody behind."""
+
+import asyncio
+import io
+import os
+import re
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from headgate.demo import story
+from headgate.demo.acts import ACTS, V1
+from headgate.demo.screen import Screen
+from headgate.demo.traffic import until
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def told(**more):
+    written = io.StringIO()
+    code = story.run(act_seconds=0.5, screen=Screen(Console(file=written)), **more)
+    return code, written.getvalue()
+
+
+def test_the_whole_story_comes_true():
+    code, text = told()
+    assert code == 0, text
+    assert [line for line in text.splitlines() if line.startswith("Act ")] == [
+        f"Act {number} of {len(ACTS)}: {act.title}" for number, act in enumerate(ACTS, start=1)
+    ]
+    assert text.count("  true: ") == len(ACTS)
+    assert re.search(r"^[\d,]+ requests, 0 failed  \([\d,]+ HTTP, [\d,]+ gRPC, \d+ s\)$", text, re.MULTILINE)
+    assert "\x1b" not in text
+
+
+def test_an_act_that_does_not_come_true_is_said_and_fails_the_demo():
+    code, text = told(acts=(replace(ACTS[0], untouched=V1),))
+    assert code == 1
+    assert "NOT TRUE: v1 should have seen no request, and counted" in text
+    assert ", 0 failed" in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the children in /proc")
+@pytest.mark.parametrize(("number", "keep"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_ctrl_c_ends_it_without_a_traceback_or_an_orphan(number, keep):
+    arguments = f"keep={keep}, act_seconds={0.3 if keep else 60}, acts=ACTS[:3]"
+    program = f"import sys; from headgate.demo.story import ACTS, run; sys.exit(run({arguments}))"
+
+    async def main():
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-u", "-c", program),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        awaited = b"keeps running until ctrl-C" if keep else b"Act 1 of"
+        text = b""
+        while awaited not in text:
+            line = await process.stdout.readline()
+            assert line, text.decode()
+            text += line
+        children = children_of(process.pid)
+        assert len(children) >= 2
+        process.send_signal(number)
+        rest, _ = await process.communicate()
+        assert b"Traceback" not in rest, rest.decode()
+        assert process.returncode == (0 if keep else story.INTERRUPTED), rest.decode()
+        assert b", 0 failed" in rest or not keep
+        await until(lambda: not any(map(alive, children)), within=10, what="the children's end")
+
+    asyncio.run(main())
+
+
+def children_of(parent):
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and parent_of(entry) == parent]
+
+
+def parent_of(entry):
+    try:
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
