@@ -66,6 +66,7 @@ class _UnknownCommand(click.UsageError):
 
 
 @click.group(
+    "headgate",
     cls=_Cli,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Every command has its own --help, with an example.",

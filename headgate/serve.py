@@ -137,7 +137,8 @@ class ControlPlane:
         config, loaded = self.config, asyncio.Event()
         parts: list[Coroutine[Any, Any, None]] = []
         if config.manifests is not None:
-            folder = Folder(config.manifests, hold=config.mass_deletion_hold)
+            # Absolute, because file events are: a changed file has to be known under one name.
+            folder = Folder(config.manifests.absolute(), hold=config.mass_deletion_hold)
             loaded = folder.loaded
             parts.append(folder.run(self.store))
         else:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from headgate.commands.output import emit, output_option
+from headgate.commands.output import emit, examples, output_option
 from headgate.commands.serve import host_and_port
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -73,7 +73,13 @@ def made(
     )
 
 
-@click.command(epilog="Example: headgate bootstrap --node-id edge-1 --xds 10.0.0.5:18000 > envoy.yaml")
+@click.command(
+    short_help="Print the bootstrap of an Envoy.",
+    epilog=examples(
+        "headgate bootstrap --node-id edge-1 --xds 10.0.0.5:18000 > envoy.yaml",
+        "headgate bootstrap --tls-ca ca.pem --tls-certificate edge-1.pem --tls-key edge-1.key",
+    ),
+)
 @bootstrap_options
 @output_option("yaml", "json")
 def bootstrap(form: str, **options: Any) -> None:

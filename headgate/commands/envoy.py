@@ -7,10 +7,13 @@ from typing import Any
 import click
 
 from headgate.commands.bootstrap import bootstrap_options, made
-from headgate.commands.output import Failure
+from headgate.commands.output import Failure, examples
 
 
-@click.command(epilog="Example: headgate envoy --node-id edge-1 --log-level info -- --concurrency 2")
+@click.command(
+    short_help="Run the installed Envoy in this terminal.",
+    epilog=examples("headgate envoy", "headgate envoy --node-id edge-1 --log-level info -- --concurrency 2"),
+)
 @bootstrap_options
 @click.option(
     "--log-level",

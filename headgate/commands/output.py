@@ -76,6 +76,15 @@ def console() -> Console:
     return Console(highlight=False, width=None if terminal else 250, no_color=not coloured(sys.stdout))
 
 
+def draw(table: Any) -> None:
+    """Print something of rich's, without the blanks that it puts at the ends of lines."""
+    screen = console()
+    with screen.capture() as capture:
+        screen.print(table)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())
+
+
 def emit(data: Any, form: str) -> None:
     """Print data for programs."""
     if form == "json":
@@ -91,6 +100,11 @@ def output_option(*forms: str) -> Callable[[_Function], _Function]:
     return click.option(
         "-o", "--output", "form", type=click.Choice(forms), default=forms[0], show_default=True, help="How to print it."
     )
+
+
+def examples(*lines: str) -> str:
+    """The last section of a command's help. \\b keeps click from filling the lines."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def model_key(name: str) -> str:

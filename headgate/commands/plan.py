@@ -7,10 +7,13 @@ from pathlib import Path
 import click
 
 from headgate.commands.folder import chosen, config_option, folder_argument, not_ready_option, plan_folder
-from headgate.commands.output import BAD_INPUT, complain, console, emit, output_option
+from headgate.commands.output import BAD_INPUT, complain, draw, emit, examples, output_option
 
 
-@click.command(epilog="Example: headgate plan models --not-ready iris/v2")
+@click.command(
+    short_help="Show the routes of models, and why.",
+    epilog=examples("headgate plan models", "headgate plan models --model iris --not-ready iris/v2"),
+)
 @folder_argument
 @click.option("--model", help="Only this one: NAMESPACE/NAME, or NAME in the namespace default.")
 @not_ready_option
@@ -36,7 +39,7 @@ def plan(folder: Path, model: str | None, not_ready: tuple[str, ...], file: Path
         for number, document in enumerate(documents):
             if number:
                 click.echo()
-            console().print(show.plan(document))
+            draw(show.plan(document))
     else:
         emit(documents, form)
     return BAD_INPUT if found.errors else 0

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.commands.output import BadInput, Failure
+from headgate.commands.output import BadInput, Failure, examples
 
 if TYPE_CHECKING:
     from headgate.config import Config
 
 
-@click.command(epilog="Example: headgate serve --manifests models --config headgate.yaml")
+@click.command(
+    short_help="Run the control plane.",
+    epilog=examples("headgate serve --manifests models", "headgate serve --config headgate.yaml --log-format json"),
+)
 @click.option("--manifests", type=click.Path(path_type=Path), help="Folder of ModelRollout manifests; it is watched.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="YAML file, see docs/configuration.md.")
 @click.option("--xds", metavar="HOST:PORT", help="Where Envoys connect.  [default: 127.0.0.1:18000]")

@@ -7,12 +7,15 @@ from typing import Any
 import click
 
 from headgate.commands.control_plane import ask, url_option
-from headgate.commands.output import Failure, console, emit, model_key, output_option
+from headgate.commands.output import Failure, console, draw, emit, examples, model_key, output_option
 
 _EVERY = 1.0
 
 
-@click.command(epilog="Example: headgate status -w        (live)  Example: headgate status iris -o json")
+@click.command(
+    short_help="Show what a running control plane knows.",
+    epilog=examples("headgate status", "headgate status -w", "headgate status iris -o json"),
+)
 @click.argument("model", required=False)
 @click.option("-w", "--watch", is_flag=True, help="Go on showing it, every second, until Ctrl-C.")
 @url_option
@@ -29,7 +32,7 @@ def status(model: str | None, watch: bool, url: str, form: str) -> None:
         return
     document = _ask(model, url)
     if form == "table":
-        console().print(_drawn(model, document))
+        draw(_drawn(model, document))
     else:
         emit(document, form)
 

@@ -16,13 +16,19 @@ from headgate.commands.folder import (
     not_ready_option,
     plan_folder,
 )
-from headgate.commands.output import BAD_INPUT, Failure, complain, emit, output_option
+from headgate.commands.output import BAD_INPUT, Failure, complain, emit, examples, output_option
 
 if TYPE_CHECKING:
     from xds.resources import Resources
 
 
-@click.command(epilog="Example: headgate translate models --model iris")
+@click.command(
+    short_help="Print the exact Envoy resources.",
+    epilog=examples(
+        "headgate translate models --model iris",
+        "headgate translate models --gateway edge --config headgate.yaml -o json",
+    ),
+)
 @folder_argument
 @click.option("--model", help="Only this one: NAMESPACE/NAME, or NAME in the namespace default.")
 @click.option("--gateway", help="Only this gateway's models and listeners.")

@@ -7,10 +7,13 @@ from pathlib import Path
 import click
 
 from headgate.commands.folder import config_option, folder_argument, plan_folder
-from headgate.commands.output import BAD_INPUT, complain, counted, emit, output_option
+from headgate.commands.output import BAD_INPUT, complain, counted, emit, examples, output_option
 
 
-@click.command(epilog="Example: headgate validate models")
+@click.command(
+    short_help="Check manifests; list all problems at once.",
+    epilog=examples("headgate validate models", "headgate validate models --config headgate.yaml -o json"),
+)
 @folder_argument
 @config_option
 @output_option("table", "json", "yaml")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import click
 
-from headgate.commands.output import emit, output_option
+from headgate.commands.output import emit, examples, output_option
 
 
-@click.command(epilog="Example: headgate version -o json")
+@click.command(
+    short_help="Print the versions of what is installed.",
+    epilog=examples("headgate version", "headgate version -o json"),
+)
 @output_option("table", "json", "yaml")
 def version(form: str) -> None:
     """Print the versions of headgate, Python and the Envoy that is installed with it."""

@@ -9,15 +9,15 @@ import click
 
 from headgate.commands.control_plane import ask, url_option
 from headgate.commands.folder import chosen, plan_folder
-from headgate.commands.output import Failure, console, emit, model_key, output_option
+from headgate.commands.output import Failure, draw, emit, examples, model_key, output_option
 
 if TYPE_CHECKING:
     from headgate.documents import Document
 
 
 @click.command(
-    epilog="Example: headgate who iris alice bob        (ask the running control plane)  "
-    "Example: headgate who iris alice --manifests models        (compute it from a folder)"
+    short_help="Tell which version a sticky user gets.",
+    epilog=examples("headgate who iris alice bob", "headgate who iris alice --manifests models"),
 )
 @click.argument("model")
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
@@ -68,6 +68,6 @@ def _show(found: list[Any]) -> None:
     for one in found:
         arm = next(arm for arm in one["arms"] if arm["version"] == one["version"] and arm["from"] <= one["bucket"])
         table.add_row(one["key"], one["version"], str(one["bucket"]), f"{arm['from']}-{arm['to'] - 1} of 10000")
-    console().print(table)
+    draw(table)
     if first["headerRoutes"]:
         click.echo("requests that match one of its header routes go there instead")

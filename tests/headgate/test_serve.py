@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -94,6 +95,27 @@ def test_a_changed_file_changes_the_routes(config: Config, put) -> None:
 
             await until(has_wine)
             assert "default/wine" in plane.sink.caches["default"].owners()
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_breaks_keeps_its_last_good_state_and_says_so(config: Config, put, monkeypatch) -> None:
+    """With a relative folder, as it is written on command lines: file events carry absolute paths."""
+    file = put("iris")
+    monkeypatch.chdir(file.parent.parent)
+
+    async def scenario() -> None:
+        async with ControlPlane(config.model_copy(update={"manifests": Path("models")})) as plane:
+            file.write_text(file.read_text().replace("hosts:", "host:"))
+
+            async def noticed() -> bool:
+                return bool((await get(plane.http_port, "/models/default/iris"))[1]["problems"])
+
+            await until(noticed)
+            shown = (await get(plane.http_port, "/models/default/iris"))[1]
+            assert shown["state"] == "Degraded"
+            assert "did you mean 'hosts'?" in [problem["hint"] for problem in shown["problems"]]
+            assert "default/iris" in plane.sink.caches["default"].owners()
 
     asyncio.run(scenario())
 
