@@ -230,6 +230,44 @@ def test_an_unreadable_file_or_folder_keeps_what_was_loaded(tmp_path: Path):
     watch(tmp_path, scene, rescan=0.05)
 
 
+def test_a_folder_that_cannot_be_listed_for_a_while_keeps_its_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "closed/a.yaml", manifest("a"))
+    write(tmp_path / "b.yaml", manifest("b"))
+    real = os.scandir
+
+    def scandir(path: str):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    async def scene(at: Watched) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", scandir)
+            await at.until_problem("permission denied")
+            write(tmp_path / "b.yaml", manifest("b", "later.test"))
+            await at.until(lambda: at.host("b") == "later.test")
+            assert at.names() == {"a", "b"}
+        await at.until_problem("permission denied", gone=True)
+        assert at.names() == {"a", "b"}
+
+    watch(tmp_path, scene, rescan=0.02, confirm=0.0)
+
+
+def test_a_folder_exchanged_in_one_go_is_followed_even_if_its_inode_is_the_same(tmp_path: Path):
+    root = tmp_path / "manifests"
+    write(root / "a.yaml", manifest("a"))
+
+    async def scene(at: Watched) -> None:
+        for turn in range(3):
+            shutil.rmtree(root)
+            write(root / "a.yaml", manifest("a", f"new{turn}.test"))
+            await at.until(lambda turn=turn: at.host("a") == f"new{turn}.test")
+            write(root / "a.yaml", manifest("a", f"edited{turn}.test"))
+            await at.until(lambda turn=turn: at.host("a") == f"edited{turn}.test")
+
+    watch(root, scene, confirm=60.0)
+
+
 def test_a_pipe_named_like_a_manifest_blocks_nobody(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.yaml")
     write(tmp_path / "a.yaml", manifest("a"))
