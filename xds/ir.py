@@ -155,7 +155,9 @@ class ModelPlan:
         for route in self.routes:
             for used in (*route.targets, *route.mirrors):
                 if used.backend not in known:
-                    raise ValueError(f"{self.name}: route {route.name!r} names backend {used.backend!r}, which the plan lacks")
+                    raise ValueError(
+                        f"{self.name}: route {route.name!r} names backend {used.backend!r}, which the plan lacks"
+                    )
 
 
 @dataclass(frozen=True, slots=True)
