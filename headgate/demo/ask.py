@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
 
 from headgate.demo.figures import Ledger
 from headgate.demo.manifest import HOST
@@ -31,8 +32,9 @@ async def _ask(aim: Aim, number: int, headers: Headers, *, grpc: bool) -> Ledger
     client: Client = GrpcClient(aim) if grpc else HttpClient(aim)
     try:
         for _ in range(number):
-            ledger.sent += 1
-            ledger.record(await ask(client, headers))
+            due = time.monotonic()
+            ledger.send(due)
+            ledger.record(await ask(client, headers, due=due))
     finally:
         await client.close()
     return ledger

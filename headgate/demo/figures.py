@@ -49,12 +49,25 @@ class Ledger:
         self.versions: Counter[str] = Counter()
         self.protocols: Counter[str] = Counter()
         self._answers: deque[Answer] = deque(maxlen=KEPT)
+        self._pending: Counter[float] = Counter()
 
     @property
     def in_flight(self) -> int:
         return self.sent - self.ok - self.failed
 
+    def send(self, due: float) -> None:
+        """A request that was due then is on its way; `record` ends it."""
+        self.sent += 1
+        self._pending[due] += 1
+
+    def pending(self, before: float) -> int:
+        """How many that were due before this moment have not come back yet."""
+        return sum(number for due, number in self._pending.items() if due < before)
+
     def record(self, answer: Answer) -> None:
+        self._pending[answer.sent] -= 1
+        if self._pending[answer.sent] <= 0:
+            del self._pending[answer.sent]
         if answer.error:
             self.failed += 1
             self.errors[answer.error] += 1

@@ -115,8 +115,9 @@ async def _perform(
     took = now() - begun
     if number == 1:
         await stage.send_traffic()
-    # Envoy's worker has the routes within a millisecond of the ACK; requests on their way then are not ours to judge.
-    since = now() + 0.05
+    # Envoy's workers have the routes a moment after its ACK; requests on their way until then are not this act's.
+    since = now() + 0.1
+    await until(lambda: now() > since and not stage.ledger.pending(since), within=10, what="answers to older requests")
     seen = await _seen(stage, act)
     while now() < since + seconds:
         await breath(0.25)
@@ -249,12 +250,10 @@ async def _keep(stage: Stage, screen: Screen) -> None:
     await stage.routed({V1: (8000, 0.0, False), V2: (2000, 0.0, True)})
     descriptors = stage.folder / "inference.protoset"
     descriptors.write_bytes(protoset())
-    screen.say(_lines_to_try(stage, str(descriptors)))
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    stopped = asyncio.Event()
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
+    screen.say(_lines_to_try(stage, str(descriptors)))
     try:
         await stopped.wait()
     finally:

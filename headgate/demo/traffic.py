@@ -168,7 +168,7 @@ class Traffic:
             await asyncio.sleep(max(0.0, due - self._clock()))
 
     async def _one(self, due: float) -> None:
-        self.ledger.sent += 1
+        self.ledger.send(due)
         self.ledger.record(await ask(self._client, self.headers(), self._group, due, self._clock))
 
 

@@ -16,10 +16,12 @@ def answer(version="v1", sent=0.0, seconds=0.01, error="", group=""):
 
 def test_every_request_is_answered_failed_or_in_flight():
     ledger = Ledger()
-    ledger.sent = 5
+    for due in (0.0, 0.0, 0.0, 1.0, 2.0):
+        ledger.send(due)
     for one in (answer("v1"), answer("v2"), answer("", error="HTTP 503")):
         ledger.record(one)
     assert (ledger.ok, ledger.failed, ledger.in_flight) == (2, 1, 2)
+    assert (ledger.pending(before=1.0), ledger.pending(before=1.5), ledger.pending(before=9.0)) == (0, 1, 2)
     assert ledger.errors == {"HTTP 503": 1}
 
 
