@@ -21,9 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from router.documents import decode, documents
 from router.hints import path_text
-from router.manifests import _documents as documents
-from router.manifests import _text as decode
 from router.problem import Problem
 from router.rules import Broken
 from router.schema import Part
@@ -184,6 +183,11 @@ class Config(Part):
 
     def gateway(self, name: str) -> Gateway | None:
         return next((gateway for gateway in self.gateways if gateway.name == name), None)
+
+
+def gateway_owner(gateway: str) -> str:
+    """The owner under which a gateway's own resources (listeners, secrets) are in its cache."""
+    return f"gateway/{gateway}"
 
 
 def certificate_name(gateway: str, listener: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import xxhash
 
+from headgate.config import gateway_owner
 from router.engine import ModelStatus
 from router.health import Health
 from router.hints import nearest
@@ -19,6 +20,7 @@ from router.plan import Planned, VersionPlan
 from router.problem import Problem
 from router.schema import ModelRollout
 from router.sticky import arm
+from xds import ir
 from xds.cache import Cache, Rejection
 from xds.fleet import Envoy
 from xds.ir import WEIGHT_TOTAL, Endpoint, Match, ModelPlan, PathMatch, Route
@@ -83,14 +85,18 @@ def model_document(model: ModelStatus, health: Mapping[tuple[str, Endpoint], Hea
         "generation": model.generation,
         "updatedAt": timestamp(model.updated_at),
         "versions": [_version(model, version, health) for version in model.versions],
-        "envoys": {
-            "applied": total - len(behind),
-            "total": total,
-            "lagging": [{"node": node, "why": reason} for node, reason in behind],
-        },
+        "envoys": _applied(behind, total),
         "rejection": rejection_document(lag.rejection(spec.gateway, rollout.key)),
         "problems": [problem_document(problem) for problem in dict.fromkeys(model.problems)],
         "why": list(model.why),
+    }
+
+
+def _applied(behind: list[tuple[str, str]], total: int) -> Document:
+    return {
+        "applied": total - len(behind),
+        "total": total,
+        "lagging": [{"node": node, "why": reason} for node, reason in behind],
     }
 
 
@@ -194,6 +200,23 @@ def arm_document(plan: ModelPlan, key: str) -> Document | None:
 def bucket(key: str) -> int:
     """Where Envoy's hash of the key falls among the 10,000 parts of the traffic."""
     return xxhash.xxh64_intdigest(key.encode(), seed=0) % WEIGHT_TOTAL
+
+
+def gateway_document(gateway: ir.Gateway, *, on_demand: bool, models: int, lag: Lag) -> Document:
+    """A group of Envoys with its listeners; `rejection` when one of them cannot open a listener, for example."""
+    owner = gateway_owner(gateway.name)
+    behind, total = lag.lagging(gateway.name, owner), lag.total(gateway.name)
+    return {
+        "gateway": gateway.name,
+        "listeners": [
+            {"name": one.name, "address": one.address, "port": one.port, "tls": one.tls is not None}
+            for one in gateway.listeners
+        ],
+        "models": models,
+        "onDemand": on_demand,
+        "envoys": _applied(behind, total),
+        "rejection": rejection_document(lag.rejection(gateway.name, owner)),
+    }
 
 
 def problem_document(problem: Problem) -> Document:

@@ -86,6 +86,7 @@ class _Pages:
             "version": version("headgate"),
             "ready": all(self._checks().values()),
             "problems": self._status.problems(),
+            "gateways": self._status.gateways(),
             "envoys": self._status.envoys(),
         }
         head = json.dumps(rest)[:-1] + ',"models":'
@@ -129,7 +130,7 @@ class _Metrics:
 
     async def page(self, accept: str) -> tuple[bytes, str]:
         states, severities = await self._status.states(), self._status.severities()
-        for gateway in self._status.gateways():
+        for gateway in self._status.gateway_names():
             for state in State:
                 self._models.labels(gateway, state.value).set(states[gateway, state])
         for severity in ("error", "warning"):

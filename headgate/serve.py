@@ -77,7 +77,7 @@ class ControlPlane:
             keepalive=config.xds.keepalive,
             metrics=XdsMetrics(self.registry),
         )
-        self.status = Status(self.store, self.engine, self.sink.caches, self.fleet)
+        self.status = Status(self.store, self.engine, self.sink, self.fleet)
         self._http = HttpServer(
             self.status, self.registry, self.checks, address=config.http.address, port=config.http.port
         )
@@ -137,8 +137,7 @@ class ControlPlane:
         config, loaded = self.config, asyncio.Event()
         parts: list[Coroutine[Any, Any, None]] = []
         if config.manifests is not None:
-            # Absolute, because file events are: a changed file has to be known under one name.
-            folder = Folder(config.manifests.absolute(), hold=config.mass_deletion_hold)
+            folder = Folder(config.manifests, hold=config.mass_deletion_hold)
             loaded = folder.loaded
             parts.append(folder.run(self.store))
         else:

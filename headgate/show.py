@@ -23,6 +23,9 @@ def status(document: Document, now: datetime) -> RenderableType:
     parts: list[RenderableType] = []
     if models:
         parts += [models_table(models, now), Text()]
+    for gateway in document["gateways"]:
+        if gateway["rejection"] is not None:
+            parts.append(_rejected(f"gateway {gateway['gateway']}", gateway["rejection"]))
     parts += notes(models, document["problems"])
     parts.append(Text(f"{_count(models, 'model')}, {_count(envoys, 'Envoy')} connected, {_sums(models)}".rstrip(", ")))
     return Group(*parts)
@@ -75,10 +78,8 @@ def models_table(models: Iterable[Document], now: datetime) -> Table:
 def notes(models: Iterable[Document], problems: Iterable[Document]) -> Iterator[Text]:
     """Envoy's words, laggards, problems: a line each."""
     for one in models:
-        rejection = one["rejection"]
-        if rejection is not None:
-            words = f"{rejection['node']} rejected {rejection['type']} {rejection['resource']}: {rejection['message']}"
-            yield Text.assemble((one["model"], "bold"), ": ", (words, "red"))
+        if one["rejection"] is not None:
+            yield _rejected(one["model"], one["rejection"])
             continue
         for lag in one["envoys"]["lagging"][:3]:
             yield Text.assemble((one["model"], "bold"), f": {lag['node']}: {lag['why']}")
@@ -89,6 +90,11 @@ def notes(models: Iterable[Document], problems: Iterable[Document]) -> Iterator[
         yield Text.assemble(
             (f"{problem['severity']}: ", _SEVERITIES.get(problem["severity"], "")), problem_text(problem)
         )
+
+
+def _rejected(who: str, rejection: Document) -> Text:
+    words = f"{rejection['node']} rejected {rejection['type']} {rejection['resource']}: {rejection['message']}"
+    return Text.assemble((who, "bold"), ": ", (words, "red"))
 
 
 def problem_text(problem: Document) -> str:

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
+from headgate.config import gateway_owner
 from xds.cache import Cache
 from xds.ir import Gateway, ModelPlan
 from xds.resources import Resource, Resources, Type
@@ -24,11 +25,6 @@ SLICE = 20
 Translate = Callable[[ModelPlan, bool], Resources]
 
 
-def gateway_owner(gateway: str) -> str:
-    """The owner under which a gateway's own resources (listeners, secrets) are in its cache."""
-    return f"gateway/{gateway}"
-
-
 def _for_envoy(plan: ModelPlan, on_demand: bool) -> Resources:
     return translate(plan, on_demand=on_demand)
 
@@ -37,23 +33,27 @@ class Sink:
     """The engine's way out. It holds every gateway's latest plans, because crossing the threshold concerns them all."""
 
     def __init__(self, gateways: Iterable[Gateway], translate: Translate = _for_envoy) -> None:
-        self._gateways = {gateway.name: gateway for gateway in gateways}
-        self.caches: Mapping[str, Cache] = {name: Cache() for name in self._gateways}
+        self.gateways: Mapping[str, Gateway] = {gateway.name: gateway for gateway in gateways}
+        self.caches: Mapping[str, Cache] = {name: Cache() for name in self.gateways}
         self._translate = translate
-        self._plans: dict[str, dict[str, ModelPlan]] = {name: {} for name in self._gateways}
-        self._on_demand = {gateway.name for gateway in self._gateways.values() if gateway.on_demand_above == 0}
+        self._plans: dict[str, dict[str, ModelPlan]] = {name: {} for name in self.gateways}
+        self._on_demand = {gateway.name for gateway in self.gateways.values() if gateway.on_demand_above == 0}
         self._again: deque[tuple[str, str]] = deque()
         self._wake = asyncio.Event()
-        for name in self._gateways:
+        for name in self.gateways:
             self.secrets(name, {})
 
     def on_demand(self, gateway: str) -> bool:
         """Whether Envoys of this gateway ask for a model's route only when a request needs it."""
         return gateway in self._on_demand
 
+    def models(self, gateway: str) -> int:
+        """How many models the gateway serves."""
+        return len(self._plans[gateway])
+
     def secrets(self, gateway: str, secrets: Mapping[str, Resource]) -> None:
         """Publish the gateway's listeners together with the certificates that they need."""
-        own = dict(translate_gateway(self._gateways[gateway]))
+        own = dict(translate_gateway(self.gateways[gateway]))
         if secrets:
             own[Type.SECRET] = secrets
         self.caches[gateway].apply(gateway_owner(gateway), own)
@@ -64,7 +64,7 @@ class Sink:
         demand = plan.gateway in self._on_demand
         self.caches[plan.gateway].apply(plan.name, self._translate(plan, demand))
         plans[plan.name] = plan
-        if not demand and len(plans) > self._gateways[plan.gateway].on_demand_above:
+        if not demand and len(plans) > self.gateways[plan.gateway].on_demand_above:
             self._turn(plan.gateway)
 
     def remove(self, gateway: str, model: str) -> None:
@@ -91,7 +91,7 @@ class Sink:
 
     def _turn(self, gateway: str) -> None:
         # Never back: a gateway that hovers at the threshold would send everything again and again.
-        above = self._gateways[gateway].on_demand_above
+        above = self.gateways[gateway].on_demand_above
         log.info("gateway %s: more than %d models, scopes are on demand from now on", gateway, above)
         self._on_demand.add(gateway)
         self._again.extend((gateway, model) for model in self._plans[gateway])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from headgate.documents import (
     Document,
@@ -15,23 +15,25 @@ from headgate.documents import (
     State,
     arm_document,
     envoy_document,
+    gateway_document,
     model_document,
     problem_document,
     state_of,
 )
+from headgate.sink import Sink
 from router.engine import Engine, ModelStatus
 from router.store import Store
-from xds.cache import Cache
 from xds.fleet import Fleet
 
-SLICE = 100
+SLICE = 20
+"""Models looked at in one go: about half a millisecond of the loop."""
 
 
 class Status:
     """The read side of a control plane."""
 
-    def __init__(self, store: Store, engine: Engine, caches: Mapping[str, Cache], fleet: Fleet) -> None:
-        self._store, self._engine, self._caches, self._fleet = store, engine, caches, fleet
+    def __init__(self, store: Store, engine: Engine, sink: Sink, fleet: Fleet) -> None:
+        self._store, self._engine, self._sink, self._fleet = store, engine, sink, fleet
 
     def names(self) -> tuple[str, ...]:
         """Every model that there is."""
@@ -79,11 +81,19 @@ class Status:
         """How many problems there are of each severity."""
         return Counter(problem.severity for problem in self._engine.problems())
 
-    def gateways(self) -> tuple[str, ...]:
-        return tuple(self._caches)
+    def gateway_names(self) -> tuple[str, ...]:
+        return tuple(self._sink.gateways)
+
+    def gateways(self) -> list[Document]:
+        """Every group of Envoys."""
+        lag = self._lag()
+        return [
+            gateway_document(gateway, on_demand=self._sink.on_demand(name), models=self._sink.models(name), lag=lag)
+            for name, gateway in self._sink.gateways.items()
+        ]
 
     def _lag(self) -> Lag:
-        return Lag(self._fleet.envoys(), self._caches)
+        return Lag(self._fleet.envoys(), self._sink.caches)
 
     def _document(self, one: ModelStatus, lag: Lag) -> Document:
         return model_document(one, self._store.health(one.rollout.key), lag)

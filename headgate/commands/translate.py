@@ -39,7 +39,7 @@ def translate(
     folder: Path, model: str | None, gateway: str | None, not_ready: tuple[str, ...], file: Path | None, form: str
 ) -> int:
     """Print the exact Envoy resources of each model, by type and name; without --model those of its gateways too."""
-    from headgate.sink import gateway_owner
+    from headgate.config import gateway_owner
     from xds import translate as envoy
 
     found = plan_folder(folder, file, not_ready)

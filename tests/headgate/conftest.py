@@ -99,7 +99,7 @@ class Plane:
         gateways = {gateway.name: gateway.as_ir() for gateway in Config().gateways}
         self.store, self.fleet, self.sink = Store(), Connected(), Sink(gateways.values())
         self.engine = Engine(self.store, self.sink, gateways=gateways, clock=lambda: 1_700_000_000.0)
-        self.status = Status(self.store, self.engine, self.sink.caches, self.fleet)
+        self.status = Status(self.store, self.engine, self.sink, self.fleet)
 
     def put(self, name: str = "iris", **spec: object) -> None:
         located = Located(ModelRollout.model_validate(rollout(name, **spec)), f"{name}.yaml:1")

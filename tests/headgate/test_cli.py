@@ -359,6 +359,17 @@ def test_who_computes_arms_from_a_folder(manifests: Path, put) -> None:
     ]
 
 
+def test_who_knows_the_slots_that_a_control_plane_left_in_the_folder(manifests: Path, put) -> None:
+    """After another candidate was deleted, v2 keeps its place at the right end; a fresh start would move it."""
+    from router.state_file import NAME, save
+    from router.step import RolloutState
+
+    put("iris", versions=SPLIT, sticky={"header": "x-user"})
+    assert save(manifests / NAME, {"default/iris": RolloutState((("v2", 1),))}) is None
+    [found] = json.loads(run("who", "iris", "alice", "--manifests", manifests, "-o", "json").stdout)
+    assert [arm["version"] for arm in found["arms"]] == ["v1", "v2"]
+
+
 def test_who_of_a_model_that_is_not_sticky_is_an_error(manifests: Path, put) -> None:
     put("iris")
     result = run("who", "iris", "alice", "--manifests", manifests)
@@ -442,7 +453,7 @@ def test_status_draws_models_versions_and_envoys(answers, plane) -> None:
     url, said = answers
     model = plane.status.model("default/iris")
     model["envoys"] = {"applied": 1, "total": 2, "lagging": [{"node": "e-2", "why": "no ACK yet"}]}
-    said["/status"] = 200, json.dumps({"models": [model], "envoys": [{}, {}], "problems": []})
+    said["/status"] = 200, json.dumps({"models": [model], "envoys": [{}, {}], "problems": [], "gateways": []})
     lines = run("status", "--url", url).stdout.splitlines()
     assert lines[0].split() == [
         "MODEL",
@@ -480,11 +491,37 @@ def test_status_shows_envoys_words(answers, plane) -> None:
     assert "default/iris: e-1 rejected route default/iris: bad regex\n" in run("status", "iris", "--url", url).stdout
 
 
+def test_status_shows_why_envoy_would_not_take_a_listener(answers) -> None:
+    url, said = answers
+    words = {"node": "e-1", "type": "listener", "resource": "http", "message": "cannot bind", "version": "1"}
+    document = {"models": [], "envoys": [{}], "problems": [], "gateways": [{"gateway": "edge", "rejection": words}]}
+    said["/status"] = 200, json.dumps(document)
+    assert "gateway edge: e-1 rejected listener http: cannot bind\n" in run("status", "--url", url).stdout
+
+
 def test_status_passes_documents_on(answers) -> None:
     url, said = answers
     said["/status"] = 200, json.dumps({"models": []})
     assert json.loads(run("status", "--url", url, "-o", "json").stdout) == {"models": []}
     assert run("status", "-o", "yaml", HEADGATE_URL=url).stdout == "models: []\n"
+
+
+def test_watching_goes_on_when_the_control_plane_comes_and_goes(answers, monkeypatch) -> None:
+    url, said = answers
+    said["/status"] = 200, json.dumps({"models": [], "envoys": [], "problems": [], "gateways": []})
+    turns = iter((lambda: said.clear(), lambda: said.update({"/status": (200, json.dumps(later))})))
+    later = {"models": [], "envoys": [{}], "problems": [], "gateways": []}
+
+    def pause(_: float) -> None:
+        turn = next(turns, None)
+        if turn is None:
+            raise KeyboardInterrupt
+        turn()
+
+    monkeypatch.setattr("time.sleep", pause)
+    result = run("status", "-w", "--url", url)
+    assert result.stdout.splitlines()[-1].startswith("0 models, 1 Envoy connected")
+    assert (result.exit_code, result.stderr.strip()) == (130, "")
 
 
 def test_who_asks_the_control_plane(answers) -> None:

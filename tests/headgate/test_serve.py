@@ -232,6 +232,40 @@ def test_a_signal_ends_it_while_it_waits_for_its_manifests(config: Config, tmp_p
     asyncio.run(scenario())
 
 
+def test_over_tls_only_envoys_with_a_certificate_of_the_ca_get_in(config: Config, certificate, authority) -> None:
+    async def scenario() -> None:
+        pem, key = certificate("server")
+        ca = pem.with_name("ca.pem")
+        authority.cert_pem.write_to_path(str(ca))
+        tls = {"certificate": pem, "key": key, "clientCA": ca}
+        xds = Config.model_validate({"xds": {"port": 0, "tls": tls}}).xds
+        client_pem, client_key = certificate("client", "envoy-1")
+        shown = {"private_key": client_key.read_bytes(), "certificate_chain": client_pem.read_bytes()}
+        async with ControlPlane(config.model_copy(update={"xds": xds})) as plane:
+            for pair, let_in in ((shown, True), ({}, False)):
+                credentials = grpc.ssl_channel_credentials(
+                    ca.read_bytes(), **{"private_key": None, "certificate_chain": None} | pair
+                )
+                async with grpc.aio.secure_channel(f"localhost:{plane.xds_port}", credentials) as channel:
+                    assert await streams(channel) is let_in
+
+    asyncio.run(scenario())
+
+
+async def streams(channel: grpc.aio.Channel) -> bool:
+    """Whether the control plane lets this client open a stream and then says that it knows no such gateway."""
+    open_stream = channel.stream_stream(
+        "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+    )
+    node = b"\x0a\x0b" + b"\x0a\x01x" + b"\x12\x06nobody"  # DiscoveryRequest{node{id: x, cluster: nobody}}
+    call = open_stream(iter([node]), timeout=PATIENCE)
+    try:
+        await call.read()
+    except grpc.aio.AioRpcError as error:
+        return error.code() is grpc.StatusCode.NOT_FOUND
+    return False
+
+
 def test_rotated_certificates_reach_the_cache(config: Config, certificate) -> None:
     async def scenario() -> None:
         pem, key = certificate("server")

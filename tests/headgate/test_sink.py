@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from headgate.sink import SLICE, Sink, gateway_owner
+from headgate.config import gateway_owner
+from headgate.sink import SLICE, Sink
 from xds.ir import Backend, Endpoint, Gateway, Listener, Match, ModelPlan, Route, Target
 from xds.resources import Resource, Type
 

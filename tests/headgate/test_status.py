@@ -178,6 +178,26 @@ def test_a_model_that_is_not_sticky_has_no_arms(plane) -> None:
     assert plane.status.arm("default/none", "alice") is None
 
 
+def test_a_gateway_tells_its_listeners_and_why_an_envoy_would_not_open_one(plane) -> None:
+    plane.put()
+    plane.fleet.now = [envoy()]
+    expected = {
+        "gateway": "default",
+        "listeners": [{"name": "http", "address": "127.0.0.1", "port": 10000, "tls": False}],
+        "models": 1,
+        "onDemand": False,
+        "envoys": {"applied": 1, "total": 1, "lagging": []},
+        "rejection": None,
+    }
+    assert plane.status.gateways() == [expected]
+    cache = plane.sink.caches["default"]
+    version = cache.get(Type.LISTENER, "http").version
+    cache.reject(Rejection("gateway/default", Type.LISTENER, "http", version, "cannot bind", "envoy-1"))
+    [shown] = plane.status.gateways()
+    assert shown["rejection"]["message"] == "cannot bind"
+    assert shown["envoys"]["applied"] == 0
+
+
 def test_an_envoy_is_told_with_what_it_lacks() -> None:
     assert envoy_document(envoy(default_iris="no ACK yet")) == {
         "node": "envoy-1",
