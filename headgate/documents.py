@@ -238,7 +238,7 @@ def rejection_document(rejection: Rejection | None) -> Document | None:
         "type": rejection.type.name.lower(),
         "resource": rejection.name,
         "version": rejection.version,
-        "message": rejection.message,
+        "message": " ".join(rejection.message.split()),
     }
 
 

@@ -165,6 +165,27 @@ def test_the_xds_port_opens_only_when_readiness_is_known(config: Config, put) ->
     asyncio.run(scenario())
 
 
+def test_a_probe_that_hangs_holds_the_xds_port_up_for_a_moment_only(config: Config, put, monkeypatch) -> None:
+    monkeypatch.setattr("headgate.serve.READINESS_KNOWN_WITHIN", 0.05)
+
+    async def scenario() -> None:
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        readiness = {"http": {"path": "/ready"}, "timeout": "60s"}
+        put("iris", versions=[{"name": "v1", "backend": {"endpoints": [endpoint]}, "readiness": readiness}])
+        async with asyncio.timeout(PATIENCE), ControlPlane(config) as plane:
+            assert await connects(plane.xds_port)
+            [version] = (await get(plane.http_port, "/models/default/iris"))[1]["versions"]
+            assert (version["ready"], version["reason"]) == (False, "waiting for first probe")
+        server.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(("part", "name"), [("xds", "xDS"), ("http", "HTTP")])
 def test_a_taken_port_names_the_setting_that_changes_it(config: Config, part: str, name: str) -> None:
     async def scenario(port: int) -> None:

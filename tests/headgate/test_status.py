@@ -192,7 +192,7 @@ def test_a_gateway_tells_its_listeners_and_why_an_envoy_would_not_open_one(plane
     assert plane.status.gateways() == [expected]
     cache = plane.sink.caches["default"]
     version = cache.get(Type.LISTENER, "http").version
-    cache.reject(Rejection("gateway/default", Type.LISTENER, "http", version, "cannot bind", "envoy-1"))
+    cache.reject(Rejection("gateway/default", Type.LISTENER, "http", version, "cannot\nbind\n", "envoy-1"))
     [shown] = plane.status.gateways()
     assert shown["rejection"]["message"] == "cannot bind"
     assert shown["envoys"]["applied"] == 0
