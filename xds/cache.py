@@ -135,8 +135,11 @@ class Cache:
     def quarantine(self, owner: str) -> bool:
         """Give newcomers the last good set, when some client rejected the present one and none took it.
 
-        One client that rejects what others accept stays that client's own trouble.
+        One client that rejects what others accept stays that client's own trouble. So does a listener: that one Envoy
+        cannot bind a port says nothing about the next.
         """
+        if Type.ROUTE not in self._desired.get(owner, NOTHING):
+            return False
         if owner not in self.rejections or self._effective.get(owner) is not self._desired.get(owner):
             return False
         if self.is_accepted(owner):

@@ -329,6 +329,17 @@ def test_what_another_client_accepts_is_not_quarantined() -> None:
     assert not cache.quarantine("a")
 
 
+def test_a_listener_that_one_envoy_cannot_bind_is_still_offered_to_the_next() -> None:
+    cache = cache_with(g={Type.LISTENER: {"http": made("http")}})
+    first = Client(cache)
+    first.ask(Type.LISTENER)
+    first.nack(Type.LISTENER, "cannot bind")
+    assert first.stream.last_rejection is not None
+    assert cache.reject(first.stream.last_rejection)
+    assert not cache.quarantine("g")
+    assert Client(cache).ask(Type.LISTENER) == [(Type.LISTENER, ("http",))]
+
+
 def test_a_stale_nonce_does_not_hide_a_subscription_in_delta() -> None:
     cache = cache_with(a=model("a", "v1"))
     client = Client(cache)
