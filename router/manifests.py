@@ -128,6 +128,3 @@ def _complaints(error: ValidationError, document: Document) -> Iterator[Fault]:
     for detail in error.errors(include_url=False):
         context = detail["ctx"]
         yield document.line(detail["loc"]), path_text(detail["loc"]), context["what"], context["hint"]
-
-
-_documents, _text = documents, decode  # until headgate/config.py imports them from router.documents

@@ -38,7 +38,7 @@ class StateFile:
         self._writing = threading.Lock()
         self._turn = itertools.count()
         self._newest = -1
-        self._states, self._problems = _load(path)
+        self._states, self._problems = load(path)
         for problem in self._problems:
             log.warning("%s", problem)
 
@@ -105,7 +105,8 @@ def save(path: Path, states: dict[str, RolloutState]) -> Problem | None:
     return None
 
 
-def _load(path: Path) -> tuple[dict[str, RolloutState], tuple[Problem, ...]]:
+def load(path: Path) -> tuple[dict[str, RolloutState], tuple[Problem, ...]]:
+    """The states kept in a file, and what is wrong with it; a missing file is a fresh start, not a problem."""
     hint = "it starts afresh: sticky users may change versions once"
     try:
         raw = json.loads(path.read_bytes())

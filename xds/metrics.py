@@ -1,4 +1,4 @@
-"""What the xDS side tells Prometheus. A metric name is a promise: docs/metrics.md lists them all."""
+"""What the xDS side tells Prometheus. A metric name is a promise: docs/configuration.md lists them all."""
 
 from __future__ import annotations
 
