@@ -40,6 +40,10 @@ class Screen:
     def say(self, text: str = "", style: str = "") -> None:
         self.console.print(Text(text, style=style))
 
+    def lines(self, text: str) -> None:
+        """Lines to copy: never broken, however narrow the terminal."""
+        self.console.print(Text(text), soft_wrap=True)
+
     def act(self, number: int, of: int, title: str, words: str, changed: Sequence[str]) -> None:
         self.console.print()
         self.say(f"Act {number} of {of}: {title}", "bold")

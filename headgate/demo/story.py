@@ -31,6 +31,12 @@ DEVIATIONS = 4.9
 """How far a share may be off: by chance alone less than once in a million, or the demo would fail on unlucky days."""
 INTERRUPTED = 130
 
+REST = '{"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 4], "data": [5.9, 3.0, 5.1, 1.8]}]}\n'
+GRPC = (
+    '{"model_name": "iris", "inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 4], '
+    '"contents": {"fp32_contents": [5.9, 3.0, 5.1, 1.8]}}]}\n'
+)
+
 
 class Untrue(Exception):
     """An act did not come true; the message says in what."""
@@ -78,14 +84,17 @@ async def _play(screen: Screen, acts: tuple[Act, ...], *, keep: bool, act_second
                     screen.close()
                     screen.say(f"  NOT TRUE, and the story ends here: {error}", "bold red")
                     break
-            if keep and not untrue:
+            if keep and not untrue and not stage.ledger.failed:
+                _conclude(stage, screen, now() - started, untrue)
                 await _keep(stage, screen)
+                return 0  # what somebody tries out afterwards, such as an error rate, is not the story's failure
             await stage.end_traffic()
             stage.keep_folder = bool(untrue or stage.ledger.failed)
-    finally:
+    except asyncio.CancelledError:
         screen.close()
-        if stage.ledger.sent:
-            _conclude(stage, screen, now() - started, untrue)
+        _conclude(stage, screen, now() - started, untrue)
+        raise
+    _conclude(stage, screen, now() - started, untrue)
     return 1 if untrue or stage.ledger.failed else 0
 
 
@@ -245,47 +254,46 @@ def _conclude(stage: Stage, screen: Screen, seconds: float, untrue: list[str]) -
 
 
 async def _keep(stage: Stage, screen: Screen) -> None:
-    """Leave it running, with both versions and lines to try, until ctrl-C (which is the way it ends well)."""
+    """Leave it running, with both versions and lines to try, until ctrl-C."""
     stage.write(AFTERWARDS)
     await stage.routed({V1: (8000, 0.0, False), V2: (2000, 0.0, True)})
-    descriptors = stage.folder / "inference.protoset"
-    descriptors.write_bytes(protoset())
+    (stage.folder / "inference.protoset").write_bytes(protoset())
+    (stage.folder / "rest.json").write_text(REST, "utf-8")
+    (stage.folder / "grpc.json").write_text(GRPC, "utf-8")
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    screen.say(_lines_to_try(stage, str(descriptors)))
+    screen.lines(_lines_to_try(stage))
     try:
         await stopped.wait()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+    screen.say("\nstopped")
 
 
-def _lines_to_try(stage: Stage, descriptors: str) -> str:
-    rest = '{"inputs":[{"name":"input","datatype":"FP32","shape":[1,4],"data":[5.9,3.0,5.1,1.8]}]}'
-    rpc = (
-        '{"model_name":"iris","inputs":[{"name":"input","datatype":"FP32","shape":[1,4],'
-        '"contents":{"fp32_contents":[5.9,3.0,5.1,1.8]}}]}'
-    )
+def _lines_to_try(stage: Stage) -> str:
+    envoy, plane = f"127.0.0.1:{stage.port}", f"http://127.0.0.1:{stage.plane.http_port}"
+    infer = f"curl -si http://{envoy}/v2/models/iris/infer -H 'host: {HOST}' -d @{stage.folder}/rest.json"
     ask = f"{sys.executable} -m headgate.demo.ask --port {stage.port}"
-    v2 = f"http://127.0.0.1:{stage.servers[V2].rest_port}/control"
+    v2 = f"curl -s -X PUT http://127.0.0.1:{stage.servers[V2].rest_port}/control -d"
     return f"""
 All of it keeps running until ctrl-C, the traffic too. v1 is back with 80 %, v2 has 20 % and the testers.
 
-One prediction over HTTP (app-version tells who answered; the second line is a tester's):
-  curl -si http://127.0.0.1:{stage.port}/v2/models/iris/infer -H 'host: {HOST}' -d '{rest}'
-  curl -si http://127.0.0.1:{stage.port}/v2/models/iris/infer -H 'host: {HOST}' -H 'traffic: test' -d '{rest}'
-Over gRPC, with grpcurl or without it:
-  grpcurl -plaintext -authority {HOST} -protoset {descriptors} -d '{rpc}' 127.0.0.1:{stage.port} \
-    inference.GRPCInferenceService/ModelInfer
-  {ask} --grpc --number 10
+One prediction over HTTP, app-version tells who answered; then as a tester:
+  {infer}
+  {infer} -H 'traffic: test'
+Over gRPC with grpcurl, and many at once without it:
+  grpcurl -plaintext -authority {HOST} -protoset {stage.folder}/inference.protoset -d @ {envoy} \\
+    inference.GRPCInferenceService/ModelInfer < {stage.folder}/grpc.json
+  {ask} --number 1000 --grpc
   {ask} --number 1000 --header 'traffic: test'
-Edit the weights and save; then make v2 unready, slow or faulty:
+Edit the weights and save, or make v2 unready, slow and faulty:
   {stage.manifest}
-  curl -X PUT {v2} -d '{{"ready": false}}'
-  curl -X PUT {v2} -d '{{"ready": true, "latency_ms": 50, "error_rate": 0.1}}'
+  {v2} '{{"ready": false}}'
+  {v2} '{{"ready": true, "latency_ms": 50, "error_rate": 0.1}}'
 What the control plane and Envoy say:
-  headgate status -w --url http://127.0.0.1:{stage.plane.http_port}
-  curl -s http://127.0.0.1:{stage.plane.http_port}/models/{MODEL}
+  headgate status -w --url {plane}
+  curl -s {plane}/models/{MODEL}
   curl -s http://127.0.0.1:{stage.envoy.admin_port}/clusters
 """
