@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from benchmarks import many_models
 from benchmarks.child import Child, cpu_seconds
-from benchmarks.plane import listener_port
+from benchmarks.plane import accepts, listener_port
 from benchmarks.report import ROOT, Report, arguments, machine, progress
 from benchmarks.samples import median, percentile
 from headgate.envoy import EnvoyProcess
@@ -103,12 +103,6 @@ async def until(holds: Callable[[], bool], serve: subprocess.Popen[bytes], log: 
             words = await asyncio.to_thread(log.read_text)
             raise RuntimeError(f"headgate serve ended with exit code {serve.returncode}: {words[-2000:]}")
         await asyncio.sleep(0.02)
-
-
-def accepts(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
 
 
 def answers(port: int, host: str) -> bool:

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -20,6 +21,7 @@ from typing import Any
 
 from benchmarks.child import Child
 from benchmarks.one_route_table import TABLE, OneRouteTable
+from benchmarks.peer_sovereign import VARIABLE, Sovereign, missing
 from benchmarks.plane import GATEWAY, LISTENER, Plane, now, rollouts
 from benchmarks.report import Report, arguments, machine, progress
 from benchmarks.samples import median, percentile
@@ -170,7 +172,37 @@ async def measure(
         return ours.taken, rival.taken, ours.plane.envoy_resident() / 1e6, rival.plane.envoy_resident() / 1e6
 
 
-async def run(report: Report, quick: bool) -> None:
+async def beside_peer(report: Report, ports: dict[str, int], python: str, flips: int) -> None:
+    """The same change with one model, ours and sovereign's in turn."""
+    chance = random.Random(1)
+    async with AsyncExitStack() as stack:
+        ours = await watched(stack, ports, 1, rival=False)
+        peer = Sovereign(python, ports)
+        stack.push_async_callback(peer.stop)
+        await peer.start()
+        theirs: list[float] = []
+        for n in range(flips):
+            await ours.asking(False)
+            await peer.asking(True)
+            await asyncio.sleep(chance.random())  # not in step with its timers
+            theirs.append(await peer.flip())
+            await peer.asking(False)
+            await ours.asking(True)
+            for _ in range(5):
+                await ours.flip(ours.taken)
+            progress(f"sovereign, change {n + 1} of {flips}: {theirs[-1]:.0f} ms")
+    report.table(
+        "One model, ours and sovereign's in turn",
+        ("control plane", "changes", "p50 ms", "min ms", "max ms"),
+        [
+            [name, len(taken), median(taken), min(taken), max(taken)]
+            for name, taken in (("headgate", ours.taken.answer), ("sovereign at its fastest", theirs))
+        ],
+    )
+    report.figure("sovereign slower", median(theirs) / median(ours.taken.answer), "x")
+
+
+async def run(report: Report, quick: bool, peer: str | None) -> None:
     sizes = (1, 1000) if quick else (1, 100, 1000, 10_000)
     flips = 100 if quick else 400
     rows: list[list[Any]] = []
@@ -196,6 +228,8 @@ async def run(report: Report, quick: bool) -> None:
                 )
             told = f"p50 {median(ours.answer):.2f} ms, one RouteConfiguration {median(rival.answer):.2f} ms"
             progress(f"{models:,} models: {told}")
+        if peer is not None:
+            await beside_peer(report, ports, peer, 6 if quick else 12)
     report.table(
         "Readiness change -> first answer by the new weights",
         ("models", "changes", "p50 ms", "p99 ms", "ACK p50 ms", "bytes per change", "Envoy MB"),
@@ -227,18 +261,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peer",
         choices=["sovereign"],
-        help="measure this control plane too; HEADGATE_PEER_PYTHON: the interpreter of an environment that has it",
+        help=f"measure this control plane too; {VARIABLE} names the interpreter of an environment that has it",
     )
 
 
 def main() -> int:
     chosen = arguments(__doc__, more=options)
     report = Report("convergence", machine())
-    asyncio.run(run(report, chosen.quick))
-    if chosen.peer:
-        print(
-            f"peer {chosen.peer}: skipped, set HEADGATE_PEER_PYTHON" if "HEADGATE_PEER_PYTHON" not in os.environ else ""
-        )
+    python, why = os.environ.get(VARIABLE), None
+    if chosen.peer and (why := missing(python)) is not None:
+        print(f"{chosen.peer} is not measured: {why} (see benchmarks/peer_sovereign.py)")
+    asyncio.run(run(report, chosen.quick, python if chosen.peer and why is None else None))
     return report.close(chosen.json)
 
 

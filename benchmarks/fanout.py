@@ -95,6 +95,7 @@ def fan_out(report: Report, binary: Path, clients: tuple[int, ...], rounds: int)
         with ExitStack() as stack:
             planes = {kind: Plane(stack, binary, kind, count) for kind in ("headgate", "naive")}
             taken = {kind: Rounds() for kind in planes}
+            idle = {kind: (plane.memory() - plane.idle) / count / 1000 for kind, plane in planes.items()}
             for plane in planes.values():
                 plane.push()
             for _ in range(rounds):
@@ -111,6 +112,9 @@ def fan_out(report: Report, binary: Path, clients: tuple[int, ...], rounds: int)
             f"last ACK of {count:,}", median(ours.ack), "ms", LAST_ACK_MS if promised else None, headline=True
         )
         report.figure(f"CPU of {count:,}", median(ours.cpu), "CPU-ms", CPU_MS if promised else None, headline=True)
+        if promised:
+            report.figure("memory per idle stream", idle["headgate"], "kB", STREAM_KB)
+            report.figure("... of the rival", idle["naive"], "kB")
         report.figure(
             f"per-client serialising against ours at {count:,}", ratio, "x", 1.0 if promised else None, "at least"
         )
@@ -121,7 +125,7 @@ def fan_out(report: Report, binary: Path, clients: tuple[int, ...], rounds: int)
     )
 
 
-def memory_and_storm(report: Report, binary: Path, count: int, rounds: int) -> None:
+def storm(report: Report, binary: Path, count: int, rounds: int) -> None:
     progress(f"{count:,} Envoys with {NODE_BYTES // 1000} kB nodes connecting at once, {rounds} rounds")
     fresh, again, kilobytes = [], [], []
     for _ in range(rounds):
@@ -142,7 +146,7 @@ def memory_and_storm(report: Report, binary: Path, count: int, rounds: int) -> N
     )
     report.figure(f"{count:,} Envoys connecting at once", median(fresh), "s", STORM_SECONDS)
     report.figure(f"{count:,} Envoys reconnecting at once", median(again), "s", STORM_SECONDS)
-    report.figure("memory per idle stream", median(kilobytes), "kB", STREAM_KB)
+    report.figure(f"memory per stream after a node of {NODE_BYTES // 1000} kB", median(kilobytes), "kB")
 
 
 def stalled(report: Report, binary: Path, rounds: int, pushes: int) -> None:
@@ -180,7 +184,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 2
         fan_out(report, binary, (1, 100, 1000), 5 if chosen.quick else 25)
-        memory_and_storm(report, binary, 1000, 2 if chosen.quick else 5)
+        storm(report, binary, 1000, 2 if chosen.quick else 5)
         stalled(report, binary, 2 if chosen.quick else 5, 10 if chosen.quick else 30)
     return report.close(chosen.json)
 

@@ -7,9 +7,10 @@ the instant of every change.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Self
 
 from benchmarks.child import resident
@@ -85,6 +86,9 @@ class Plane:
         self.envoy = envoy
         await envoy.start(within=within, ready=False)
         self.port = await listener_port(envoy, within)
+        async with asyncio.timeout(within):
+            while not await asyncio.to_thread(accepts, self.port):  # noqa: ASYNC110  a port has no event
+                await asyncio.sleep(0.01)
         return self.port
 
     async def idle(self) -> None:
@@ -117,14 +121,20 @@ class Plane:
 
         `settled` replaces the server's own notion of that.
         """
-        async with asyncio.timeout(within):
-            while True:
-                await self.idle()
-                progress: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-                self._waiting[owner] = progress
-                if settled() if settled is not None else self._applied(owner):
-                    return now()
-                await progress
+        try:
+            async with asyncio.timeout(within):
+                while True:
+                    await self.idle()
+                    progress: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+                    self._waiting[owner] = progress
+                    if settled() if settled is not None else self._applied(owner):
+                        return now()
+                    await progress
+        except TimeoutError:
+            lagging = self.server.fleet.applied(self.gateway.name, owner)
+            ended = self.envoy.returncode if self.envoy is not None else None
+            state = "runs" if ended is None else f"ended with exit code {ended}"
+            raise TimeoutError(f"Envoy ({state}) has not applied {owner} within {within:g} s: {lagging}") from None
 
     def _applied(self, owner: str) -> bool:
         applied = self.server.fleet.applied(self.gateway.name, owner)
@@ -157,6 +167,13 @@ class Plane:
     def envoy_resident(self) -> int:
         assert self.envoy is not None
         return resident(self.envoy.pid)
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens there."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 async def listener_port(envoy: EnvoyProcess, within: float) -> int:
