@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_WIDTH = 110
-CHANGE_LINES = 12
+CHANGE_LINES = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,11 @@ class Stage:
         found = self.plane.engine.models().get(MODEL)
         return {version.name: version for version in found.versions} if found is not None else {}
 
+    def why(self) -> tuple[str, ...]:
+        """The control plane's own sentences on the traffic as it is."""
+        found = self.plane.engine.models().get(MODEL)
+        return found.why if found is not None else ()
+
     def applied(self) -> bool:
         """Whether Envoy has confirmed the newest routes."""
         applied = self.plane.fleet.applied(GATEWAY, MODEL)

@@ -138,6 +138,8 @@ async def _perform(
     _judge(stage, act, since, end, rows, failed)
     await _untouched(stage, act, seen)
     screen.say(f"  true: {_told(stage, act, number, told, took)}", "green")
+    for sentence in stage.why():
+        screen.say(f"  headgate says: {sentence}")
     if act.ends is not None and ends:
         await stage.servers[act.ends].stop()
 
