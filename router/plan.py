@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from router import schema
@@ -21,9 +21,23 @@ from router.sticky import layout
 from router.values import duration_text, endpoint_text
 from router.weights import share
 from router.why import sentences
-from xds.ir import VERSION_HEADER, WEIGHT_TOTAL, Backend, Endpoint, Match, Mirror, ModelPlan, Protocol, Route, Target
+from xds.ir import (
+    VERSION_HEADER,
+    WEIGHT_TOTAL,
+    Backend,
+    Endpoint,
+    HeaderMatch,
+    Match,
+    Mirror,
+    ModelPlan,
+    Protocol,
+    Route,
+    StringMatch,
+    Target,
+)
 
-SHADOW = "~shadow"
+SHADOW, GRPC_SHADOW = "~shadow", "~shadow-grpc"
+GRPC = Match(headers=(HeaderMatch("content-type", StringMatch.PREFIX, "application/grpc"),))
 DEFAULT_CONNECT_TIMEOUT = 1.0
 
 
@@ -70,7 +84,10 @@ def plan(
             name=rollout.key,
             gateway=rollout.spec.gateway,
             hosts=hosts,
-            routes=(*_header_routes(rollout, wanted, ready), _weighted_route(rollout, wanted, ready, points, state)),
+            routes=(
+                *_header_routes(rollout, wanted, ready),
+                *_weighted_routes(rollout, wanted, ready, points, state),
+            ),
             backends=tuple(dict.fromkeys(_backends(rollout, wanted, observed))),
         )
     return Planned(traffic, versions, why, tuple(cautions(rollout, wanted, where or rollout.key)))
@@ -102,22 +119,36 @@ def _header_routes(rollout: ModelRollout, wanted: tuple[Wish, ...], ready: froze
                 )
 
 
-def _weighted_route(
+def _weighted_routes(
     rollout: ModelRollout, wanted: tuple[Wish, ...], ready: frozenset[str], points: dict[str, int], state: RolloutState
-) -> Route:
+) -> Iterator[Route]:
+    """The split, once; or twice where Envoy could not tell by itself which protocol a copy needs.
+
+    A cluster that follows the protocol of the request follows nothing when the request is a mirrored copy: Envoy then
+    takes HTTP/1 (seen on 1.40), which a gRPC server does not understand. So gRPC calls get a route of their own.
+    """
     versions = {wish.name: wish.version for wish in wanted}
     arms = [name for name in layout(rollout, state) if name in points]
-    return Route(
+    mirroring = [wish for wish in wanted if wish.mirror and mirrors(wish, ready, points)]
+    weighted = Route(
         name="weighted",
         match=Match(),
         targets=tuple(_target(rollout, versions[name], points[name]) for name in arms),
-        mirrors=tuple(
-            _mirror(rollout, wish, wish.mirror) for wish in wanted if wish.mirror and mirrors(wish, ready, points)
-        ),
+        mirrors=tuple(_mirror(rollout, wish, wish.mirror, SHADOW) for wish in mirroring if wish.mirror),
         timeout=rollout.spec.timeouts.request,
         idle_timeout=rollout.spec.timeouts.idle,
         hash_header=rollout.spec.sticky.header if rollout.spec.sticky else None,
     )
+    if any(_protocol(rollout, wish.version) is Protocol.AUTO for wish in mirroring):
+        copies = tuple(
+            _mirror(rollout, wish, wish.mirror, _grpc_shadow(rollout, wish)) for wish in mirroring if wish.mirror
+        )
+        yield replace(weighted, name="weighted-grpc", match=GRPC, mirrors=copies)
+    yield weighted
+
+
+def _grpc_shadow(rollout: ModelRollout, wish: Wish) -> str:
+    return GRPC_SHADOW if _protocol(rollout, wish.version) is Protocol.AUTO else SHADOW
 
 
 def _target(rollout: ModelRollout, version: Version, weight: int) -> Target:
@@ -130,10 +161,10 @@ def _target(rollout: ModelRollout, version: Version, weight: int) -> Target:
     )
 
 
-def _mirror(rollout: ModelRollout, wish: Wish, mirror: schema.Mirror) -> Mirror:
+def _mirror(rollout: ModelRollout, wish: Wish, mirror: schema.Mirror, suffix: str) -> Mirror:
     headers = dict(wish.version.selecting_headers) | dict(mirror.request_headers)
     return Mirror(
-        backend=cluster_name(rollout, wish.version) + SHADOW,
+        backend=cluster_name(rollout, wish.version) + suffix,
         percent=mirror.percent,
         version=wish.name,
         set_request_headers=tuple(sorted(headers.items())),
@@ -167,13 +198,11 @@ def _backends(rollout: ModelRollout, wanted: tuple[Wish, ...], observed: Observe
         )
         yield backend
         if wish.mirror:
-            yield Backend(
-                name=backend.name + SHADOW,
-                endpoints=backend.endpoints,
-                protocol=backend.protocol,
-                dns=backend.dns,
-                connect_timeout=backend.connect_timeout,
-            )
+            if backend.protocol is Protocol.AUTO:
+                yield replace(backend, name=backend.name + SHADOW, protocol=Protocol.HTTP1)
+                yield replace(backend, name=backend.name + GRPC_SHADOW, protocol=Protocol.H2C)
+            else:
+                yield replace(backend, name=backend.name + SHADOW)
 
 
 def _endpoints(wish: Wish, observed: Observed) -> tuple[Endpoint, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -229,5 +231,49 @@ def test_a_backend_found_by_dns(rig: Any) -> None:
         await r.envoy()
         await r.applied("ns/iris")
         assert await r.answered_by("iris.test") == "v1"
+
+    rig(body)
+
+
+def test_grpc_and_rest_calls_are_both_mirrored_in_their_own_protocol(rig: Any) -> None:
+    import grpc
+
+    from router.manifests import parse
+    from router.observe import observe
+    from router.plan import plan
+    from router.step import RolloutState
+
+    async def body(r: Any) -> None:
+        await r.serve()
+        live, shadow = await r.model("v1", one_port=0), await r.model("v2", one_port=0)
+        document = f"""
+apiVersion: headgate.dev/v1alpha1
+kind: ModelRollout
+metadata: {{name: iris, namespace: ns}}
+spec:
+  hosts: [iris.test]
+  strategy: mirror
+  versions:
+  - {{name: v1, backend: {{endpoints: ["127.0.0.1:{live.port}"]}}}}
+  - {{name: v2, backend: {{endpoints: ["127.0.0.1:{shadow.port}"]}}}}
+"""
+        ((located,), ()) = (lambda parsed: (parsed.rollouts, parsed.problems))(parse(document.encode(), "test"))
+        planned = plan(located.rollout, observe(located.rollout, {}), RolloutState(), ("iris.test",))
+        assert planned.plan is not None
+        r.apply(planned.plan)
+        await r.envoy()
+        await r.applied("ns/iris")
+        for _ in range(20):
+            await r.ask("iris.test", "/v2/models/iris/infer", method="POST")
+        options = [("grpc.default_authority", "iris.test")]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{r.port}", options) as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            for _ in range(20):
+                with contextlib.suppress(grpc.aio.AioRpcError):  # it has no tensors; that it arrives is the point
+                    await infer(b"\x0a\x04iris")
+            async with asyncio.timeout(10):
+                while shadow.counts.shadows < 40:  # noqa: ASYNC110 - the model server counts them
+                    await asyncio.sleep(0.005)
+        assert live.counts.shadows == 0
 
     rig(body)

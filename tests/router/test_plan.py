@@ -12,7 +12,7 @@ from router.observe import observe
 from router.plan import Planned, plan
 from router.schema import ModelRollout, Strategy
 from router.step import RolloutState, step
-from xds.ir import Endpoint, Match, ModelPlan, Target
+from xds.ir import HeaderMatch, ModelPlan, Protocol, StringMatch
 
 GOLDEN = Path(__file__).parents[1] / "golden/plan"
 
@@ -130,9 +130,20 @@ def test_a_canary_gets_the_test_header_unless_it_says_something_itself():
 
 
 def test_a_mirror_gets_a_copy_of_everything_and_no_weight():
-    (route,) = traffic(rollout({}, {}, strategy="mirror"), "v1", "v2").routes
-    assert [(target.version, target.weight) for target in route.targets] == [("v1", 10_000)]
-    assert [(mirror.backend, mirror.percent) for mirror in route.mirrors] == [("ml/iris/v2~shadow", 100.0)]
+    for route in traffic(rollout({}, {}, strategy="mirror"), "v1", "v2").routes:
+        assert [(target.version, target.weight) for target in route.targets] == [("v1", 10_000)]
+        assert [(mirror.version, mirror.percent) for mirror in route.mirrors] == [("v2", 100.0)]
+
+
+def test_copies_of_grpc_calls_go_by_http2_where_the_protocol_is_left_to_the_request():
+    found = traffic(rollout({}, {}, strategy="mirror"), "v1", "v2")
+    protocols = {backend.name: backend.protocol for backend in found.backends}
+    grpc, rest = found.routes
+    assert grpc.match.headers == (HeaderMatch("content-type", StringMatch.PREFIX, "application/grpc"),)
+    assert [protocols[mirror.backend] for mirror in grpc.mirrors] == [Protocol.H2C]
+    assert [protocols[mirror.backend] for mirror in rest.mirrors] == [Protocol.HTTP1]
+    (only,) = traffic(rollout({}, {"protocol": "h2c"}, strategy="mirror"), "v1", "v2").routes
+    assert [mirror.backend for mirror in only.mirrors] == ["ml/iris/v2~shadow"]
 
 
 def test_an_own_mirror_takes_a_version_out_of_the_blue_green_split_unless_it_has_a_weight():
@@ -157,6 +168,7 @@ def test_an_unready_version_has_no_weight_no_route_no_mirror_and_no_endpoints():
         "ml/iris/v1": 1,
         "ml/iris/v2": 0,
         "ml/iris/v2~shadow": 0,
+        "ml/iris/v2~shadow-grpc": 0,
     }
 
 
