@@ -12,7 +12,7 @@ from router.observe import observe
 from router.plan import Planned, plan
 from router.schema import ModelRollout, Strategy
 from router.step import RolloutState, step
-from xds.ir import HeaderMatch, ModelPlan, Protocol, StringMatch
+from xds.ir import Endpoint, HeaderMatch, Match, ModelPlan, Protocol, StringMatch, Target
 
 GOLDEN = Path(__file__).parents[1] / "golden/plan"
 
