@@ -10,7 +10,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """`where` is what the user can open (a file with its line, an object); `field` is a path: spec.versions[1].weight."""
+    """`where` is what the user can open (a file with its line, an object); `field` a path: spec.versions[1].weight."""
 
     where: str
     field: str
