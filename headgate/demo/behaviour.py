@@ -52,11 +52,13 @@ class Behaviour:
 class Counts:
     """What a server has seen. `shadows` are mirrored copies (`x-shadow: true`) and are not in `requests`.
 
-    `errors` were ordered by `error_rate`, `refused` were the caller's fault.
+    `grpc_shadows` are those of the copies that came by gRPC. `errors` were ordered by `error_rate`, `refused` were the
+    caller's fault.
     """
 
     requests: int = 0
     shadows: int = 0
+    grpc_shadows: int = 0
     errors: int = 0
     refused: int = 0
     in_flight: int = 0

@@ -152,10 +152,11 @@ class Served:
             raise Refusal(Fault.BROKEN, "an error as ordered by error_rate")
         return tensors
 
-    def arrived(self, shadow: str) -> None:
+    def arrived(self, shadow: str, *, grpc: bool = False) -> None:
         """Count one infer request, a mirrored copy apart; `left` must follow."""
         if shadow:
             self.counts.shadows += 1
+            self.counts.grpc_shadows += grpc
         else:
             self.counts.requests += 1
         self.counts.in_flight += 1

@@ -88,7 +88,7 @@ class _Grpc:
 
     async def model_infer(self, request: Any, context: Any) -> Any:
         served = self._served
-        served.arrived(_header(context, SHADOW_HEADER))
+        served.arrived(_header(context, SHADOW_HEADER), grpc=True)
         refusal: Refusal | None = None
         try:
             model = served.model(request.model_name, request.model_version, _header(context, VMODEL_HEADER))

@@ -280,7 +280,7 @@ def test_mirrored_copies_are_counted_apart():
         await ask.infer(headers={"x-shadow": "true"})
         await ask.model_infer(metadata=[("x-shadow", "true")])
         await ask.infer()
-        assert (server.counts.requests, server.counts.shadows) == (1, 2)
+        assert (server.counts.requests, server.counts.shadows, server.counts.grpc_shadows) == (1, 2, 1)
 
     with_server(body)
 
