@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-import xxhash
 
 from headgate.config import gateway_owner
 from router.engine import ModelStatus
@@ -19,11 +18,11 @@ from router.hints import nearest
 from router.plan import Planned, VersionPlan
 from router.problem import Problem
 from router.schema import ModelRollout
-from router.sticky import arm
+from router.sticky import arm, bucket
 from xds import ir
 from xds.cache import Cache, Rejection
 from xds.fleet import Envoy
-from xds.ir import WEIGHT_TOTAL, Endpoint, Match, ModelPlan, PathMatch, Route
+from xds.ir import Endpoint, Match, ModelPlan, PathMatch, Route
 
 Document = dict[str, Any]
 
@@ -193,13 +192,8 @@ def arm_document(plan: ModelPlan, key: str) -> Document | None:
         "version": arm(route.targets, key),
         "bucket": bucket(key),
         "arms": arms,
-        "headerRoutes": len(plan.routes) - 1,
+        "headerRoutes": sum(one.targets != route.targets for one in plan.routes),
     }
-
-
-def bucket(key: str) -> int:
-    """Where Envoy's hash of the key falls among the 10,000 parts of the traffic."""
-    return xxhash.xxh64_intdigest(key.encode(), seed=0) % WEIGHT_TOTAL
 
 
 def gateway_document(gateway: ir.Gateway, *, on_demand: bool, models: int, lag: Lag) -> Document:

@@ -42,11 +42,14 @@ def arm(targets: Sequence[Target], key: str | bytes) -> str:
 
 def arm_of(arms: Iterable[tuple[str, int]], key: str | bytes) -> str:
     """The same over (version, basis points) pairs."""
-    raw = key.encode() if isinstance(key, str) else key
-    point = xxhash.xxh64_intdigest(raw, seed=0) % WEIGHT_TOTAL
-    reached = 0
+    point, reached = bucket(key), 0
     for version, weight in arms:
         reached += weight
         if point < reached:
             return version
     raise ValueError(f"the weights total {reached}, not {WEIGHT_TOTAL}")
+
+
+def bucket(key: str | bytes) -> int:
+    """Where Envoy's hash of the key falls among the 10,000 parts of the traffic."""
+    return xxhash.xxh64_intdigest(key.encode() if isinstance(key, str) else key, seed=0) % WEIGHT_TOTAL
