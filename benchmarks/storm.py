@@ -219,6 +219,7 @@ def judge(
     report.figure("... p99", percentile(flips, 99), "ms")
     report.figure("steps of add/promote/delete cycles", len(steps))
     report.figure("step of both models to both ACKs, p50", median(steps), "ms")
+    report.figure("... p99 of the steps", percentile(steps, 99), "ms")
     for kind, r in records.items():
         report.figure(f"failed of {len(r):,} {CALLED[kind]} requests", r.failed, "", 0, headline=True)
     report.figure(f"shares outside their binomial 99.9 % interval, of {len(rows)}", outside, "", 0)
