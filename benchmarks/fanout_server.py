@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fleet_models import GATEWAY, MODEL, gateway, plan
+from headgate.serve import calm_collector
 from headgate.sink import Sink
 from xds.resources import Type
 from xds.translate import translate
@@ -109,6 +110,7 @@ def resident() -> int:
 async def serve(kind: str, routes: int) -> None:
     plane = PLANES[kind](routes)
     port = await plane.start()
+    calm_collector()  # as `headgate serve` does; the rival gets it too
     body = len(translate(plan(routes, 1))[Type.ROUTE][MODEL].body)
     tell(event="listening", port=port, body=body)
     loop = asyncio.get_running_loop()

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-
 from headgate.config import gateway_owner
 from router.engine import ModelStatus
 from router.health import Health

@@ -169,12 +169,12 @@ class EnvoyProcess:
         self._client = aiohttp.ClientSession(base_url=f"http://{text}", timeout=aiohttp.ClientTimeout(total=5))
 
     async def _admin(self, path: str) -> str | None:
-        """The body of a 200, None for anything else."""
+        """The body of a 200, None for anything else: Envoy's main thread may be busy with 20,000 clusters for seconds."""
         assert self._client is not None, "Envoy has not been started"
         try:
             async with self._client.get(path) as answer:
                 return await answer.text() if answer.status == 200 else None
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):
             return None
 
     async def _pause(self) -> None:

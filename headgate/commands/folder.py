@@ -74,8 +74,7 @@ def _unready(names: tuple[str, ...]) -> dict[str, set[str]]:
 
 
 def _states(folder: Path, file: Path | None) -> Mapping[str, RolloutState]:
-    from router.state_file import NAME
-    from router.state_file import load
+    from router.state_file import NAME, load
 
     path = configuration(file).state_file or (folder.parent if folder.is_file() else folder) / NAME
     return load(path)[0]
