@@ -169,7 +169,7 @@ class EnvoyProcess:
         self._client = aiohttp.ClientSession(base_url=f"http://{text}", timeout=aiohttp.ClientTimeout(total=5))
 
     async def _admin(self, path: str) -> str | None:
-        """The body of a 200, None for anything else: Envoy's main thread may be busy with 20,000 clusters for seconds."""
+        """The body of a 200, None for anything else: Envoy may be busy with 20,000 clusters for seconds."""
         assert self._client is not None, "Envoy has not been started"
         try:
             async with self._client.get(path) as answer:

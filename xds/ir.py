@@ -153,11 +153,10 @@ class ModelPlan:
     def __post_init__(self) -> None:
         known = {backend.name for backend in self.backends}
         for route in self.routes:
-            for used in (*route.targets, *route.mirrors):
-                if used.backend not in known:
-                    raise ValueError(
-                        f"{self.name}: route {route.name!r} names backend {used.backend!r}, which the plan lacks"
-                    )
+            named = [target.backend for target in route.targets] + [mirror.backend for mirror in route.mirrors]
+            for name in named:
+                if name not in known:
+                    raise ValueError(f"{self.name}: route {route.name!r} names backend {name!r}, which the plan lacks")
 
 
 @dataclass(frozen=True, slots=True)
