@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-from xds.resources import Resource
+from xds.resources import Resource, Type
 from xds.stream import STATE_OF_WORLD, Stream, Subscription
 from xds.wire import Request
 
@@ -17,12 +17,13 @@ class SotwStream(Stream):
 
     variant = "sotw"
     tells_missing = False
+    answers_in_full = True
 
     def _read(self, subscription: Subscription, request: Request, first: bool, now: float) -> None:
         if request.nonce and not first and request.nonce != subscription.nonce:
             return  # stale: the client will answer, or has answered, something newer
         if request.nonce and subscription.in_flight is not None:
-            self._settle(subscription, request.error)
+            self._settle(subscription, request.error, now)
         names = {name for name in request.names if name != WILDCARD}
         subscription.named_once = subscription.named_once or bool(request.names)
         wildcard = subscription.type in STATE_OF_WORLD and (WILDCARD in request.names or not subscription.named_once)
@@ -34,6 +35,11 @@ class SotwStream(Stream):
             self._unsubscribe(subscription, gone)
         if wildcard and not subscription.wildcard:
             self._start_wildcard(subscription)
+        if first and request.version:
+            self._returned = True
+            if subscription.type is Type.ROUTE:  # it holds these, we do not know with which value
+                subscription.held.update((name, Resource(name, "", b"")) for name in names)
+                subscription.unsure |= names
         self._subscribe(subscription, sorted(names - subscription.names))
         if first and subscription.type in STATE_OF_WORLD:
             subscription.owes_answer = True
@@ -52,7 +58,9 @@ class SotwStream(Stream):
             subscription.proved = True
 
     def _compose(self, subscription: Subscription, sent: Sequence[Resource], removed: Sequence[str]) -> bytes:
-        resources = list(subscription.held.values()) if subscription.type in STATE_OF_WORLD else list(sent)
+        resources = list(sent)
+        if subscription.type in STATE_OF_WORLD:
+            resources = [resource for resource in subscription.held.values() if resource.body]
         return self._framer.sotw(subscription.type, _version(resources), resources)
 
 

@@ -30,6 +30,12 @@ from xds.wire import Framer, Node, Request, with_nonce
 GATE_DEADLINE = 2.0
 """Seconds until a gate opens for a client that, say, ACKed a cluster but never asked for its endpoints."""
 
+PATIENCE = 32
+"""NACKs in a row, without a single ACK, that are taken for guilty resources; from then on it is the client."""
+
+LONGEST_REST = 30.0
+"""Seconds at most between two attempts with a client that takes nothing."""
+
 STATE_OF_WORLD = (Type.CLUSTER, Type.LISTENER, Type.SCOPE)
 """Types that know the wildcard, and whose state-of-the-world responses are always complete: absence deletes."""
 
@@ -58,6 +64,10 @@ class _Sent:
     nonce: str
     at: float
     before: dict[str, Resource | None]
+    removed: dict[str, Gone | None]
+    carried: int
+    lapsed: set[str] = field(default_factory=set)
+    """Carried names that the client has unsubscribed from, before or after it took this response."""
 
 
 @dataclass(slots=True)
@@ -74,6 +84,13 @@ class Subscription:
     parts: list[tuple[str, ...]] = field(default_factory=list)
     rejected: dict[str, Rejection] = field(default_factory=dict)
     blocked: dict[str, float] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+    """Names whose value at the client is not known: kept from an earlier stream, or part of a NACKed response."""
+    leaving: dict[str, Gone] = field(default_factory=dict)
+    """Clusters that were gone and came back before the client could let go of them, with their former users."""
+    refusals: int = 0
+    rests_until: float = 0.0
+    owed_since: float | None = None
     in_flight: _Sent | None = None
     nonce: str = ""
     owes_answer: bool = False
@@ -86,6 +103,9 @@ class Subscription:
     def waits_for_ack(self, name: str) -> bool:
         return self.in_flight is not None and name in self.in_flight.before
 
+    def is_due(self) -> bool:
+        return self.in_flight is None and bool(self.want or self.parts or self.owes_answer)
+
 
 class Stream:
     """What both variants share; `xds.delta` and `xds.sotw` read requests and compose responses."""
@@ -93,12 +113,16 @@ class Stream:
     variant = ""
     tells_missing = True
     """A name that does not exist is answered as removed."""
+    answers_in_full = False
+    """An answer to a wildcard is everything there is: what is absent is deleted."""
 
     def __init__(self, cache: Cache, framer: Framer | None = None) -> None:
         self._cache = cache
         self._framer = framer or Framer()
         self._count = 0
         self._asked_for: set[str] = set()  # routes of eager scopes that the client is about to subscribe to
+        self._returned = False  # the client may hold routes that it has not told us of yet
+        self._cold: set[str] = set()  # clusters sent before the client's first word about endpoints
         self.node: Node | None = None
         self.subscriptions: dict[Type, Subscription] = {}
         self.last_rejection: Rejection | None = None
@@ -111,13 +135,19 @@ class Stream:
             if request.node is None or not request.node.id:
                 raise Refused("the first request must carry node.id")
             self.node = request.node
+        elif request.node is not None and request.node is not self.node and request.node != self.node:
+            raise Refused("node must not change within a stream")
         if not request.type_url:
             raise Refused("ADS needs a type_url in every request")
         kind = _BY_URL.get(request.type_url)
         if kind is None:
             return  # a type that we do not serve; the client may still want the others
-        first = kind not in self.subscriptions
-        subscription = self.subscriptions.setdefault(kind, Subscription(kind))
+        subscription = self.subscriptions.get(kind)
+        first = subscription is None
+        if subscription is None:
+            subscription = Subscription(kind)
+            made = {**self.subscriptions, kind: subscription}
+            self.subscriptions = {one: made[one] for one in Type if one in made}
         self._read(subscription, request, first, now)
 
     def changed(self, changes: Changes) -> None:
@@ -131,31 +161,40 @@ class Stream:
                 if (
                     name in subscription.names
                     or name in subscription.held
+                    or name in subscription.unsure
                     or (current and subscription.covers(current))
                 ):
-                    subscription.want.pop(name, None)
+                    former = subscription.want.pop(name, None) or subscription.leaving.pop(name, None)
+                    if former is not None and name in subscription.held:
+                        if gone is None:
+                            subscription.leaving[name] = former
+                        else:
+                            gone = Gone(gone.users | former.users)
                     subscription.want[name] = gone
+                    subscription.rests_until = 0.0
 
     # Output
 
     def due(self, now: float) -> list[Response]:
         """All that may be sent now, in make-before-break order. Call again after every input."""
         responses = []
-        for kind in Type:
-            subscription = self.subscriptions.get(kind)
-            if subscription is None or subscription.in_flight is not None:
-                continue
-            if not (subscription.want or subscription.parts or subscription.owes_answer):
-                continue
-            response = self._next(subscription, now)
-            if response is not None:
-                responses.append(response)
+        for subscription in self.subscriptions.values():
+            if subscription.is_due() and subscription.rests_until <= now:
+                response = self._next(subscription, now)
+                if response is not None:
+                    responses.append(response)
         return responses
 
+    def is_due(self) -> bool:
+        """Whether `due` may have something to send, now or when a gate opens."""
+        return any(subscription.is_due() for subscription in self.subscriptions.values())
+
     def next_deadline(self) -> float | None:
-        """When a gate opens by itself, on the clock of `now`; None when nothing waits at a gate."""
-        since = [at for s in self.subscriptions.values() if s.in_flight is None for at in s.blocked.values()]
-        return min(since) + GATE_DEADLINE if since else None
+        """When `due` should be asked again without any input, on the clock of `now`; None when it need not."""
+        idle = [s for s in self.subscriptions.values() if s.is_due()]
+        at = [s.rests_until for s in idle if s.rests_until]
+        at += [min(s.blocked.values()) + GATE_DEADLINE for s in idle if s.blocked and not s.rests_until]
+        return min(at) if at else None
 
     def lagging(self) -> dict[str, str]:
         """The owners whose current resources this client has not all applied, each with the reason."""
@@ -209,9 +248,13 @@ class Stream:
 
     def _subscribe(self, subscription: Subscription, names: Iterable[str], *, forced: bool = True) -> None:
         """A name asked for is answered even if we think that the client has it: it may have forgotten."""
+        lapsed = subscription.in_flight.lapsed if subscription.in_flight is not None else ()
         for name in names:
             subscription.names.add(name)
             subscription.want[name] = None
+            if name in lapsed:  # it may have asked again before it took the response
+                subscription.held[name] = Resource(name, "", b"")
+                subscription.unsure.add(name)
             if forced:
                 subscription.forced.add(name)
         if subscription.type is Type.ROUTE:
@@ -226,14 +269,16 @@ class Stream:
             for table in (subscription.held, subscription.want, subscription.rejected, subscription.blocked):
                 table.pop(name, None)
             subscription.forced.discard(name)
-            if subscription.in_flight is not None:
-                subscription.in_flight.before.pop(name, None)
+            subscription.unsure.discard(name)
+            if subscription.in_flight is not None and name in subscription.in_flight.before:
+                del subscription.in_flight.before[name]
+                subscription.in_flight.lapsed.add(name)
             if subscription.type is Type.ROUTE:
                 self._asked_for.discard(name)
 
     # ACK and NACK
 
-    def _settle(self, subscription: Subscription, error: str | None) -> None:
+    def _settle(self, subscription: Subscription, error: str | None, now: float) -> None:
         sent = subscription.in_flight
         if sent is None:
             return
@@ -241,13 +286,18 @@ class Stream:
         if error is None:
             self._acked(subscription, sent)
         else:
-            self._nacked(subscription, sent, error)
+            self._nacked(subscription, sent, error, now)
 
     def _acked(self, subscription: Subscription, sent: _Sent) -> None:
         kind = subscription.type
         subscription.proved = True
+        if sent.carried:
+            subscription.refusals, subscription.rests_until = 0, 0.0
         for name in sent.before:
-            subscription.rejected.pop(name, None)
+            if subscription.rejected:
+                subscription.rejected.pop(name, None)
+            if subscription.unsure:
+                subscription.unsure.discard(name)
             resource = subscription.held.get(name)
             if resource is None:
                 continue
@@ -256,28 +306,44 @@ class Stream:
             if kind is Type.SCOPE and not resource.on_demand:
                 self._asked_for.update(set(resource.refs) - self._names(Type.ROUTE))
 
-    def _nacked(self, subscription: Subscription, sent: _Sent, error: str) -> None:
-        refused = [name for name in sent.before if name in subscription.held]
-        attempted = {name: subscription.held[name] for name in refused}
-        for name, before in sent.before.items():
+    def _nacked(self, subscription: Subscription, sent: _Sent, error: str, now: float) -> None:
+        """Put the old values back. Of several resources some may have been applied all the same."""
+        held = subscription.held
+        attempted = {name: held[name] for name in sent.before if name in held and name not in sent.removed}
+        for name in attempted:
+            before = sent.before[name]
             if before is None:
-                subscription.held.pop(name, None)
-            elif name in subscription.held:
-                subscription.held[name] = before
-        if len(refused) > 1:
+                held.pop(name, None)
+            else:
+                held[name] = before
+        if sent.carried:  # what is removed beside a bad resource may still be there
+            for name, gone in sent.removed.items():
+                if name in sent.before:
+                    subscription.want.setdefault(name, gone)
+                    subscription.unsure.add(name)
+            subscription.refusals += 1
+            if subscription.refusals > PATIENCE:
+                rest = min(0.1 * 2.0 ** min(subscription.refusals - PATIENCE, 10), LONGEST_REST)
+                subscription.rests_until = now + rest
+        if sent.carried > 1:
             # A NACK may be a partial apply, and its text is for people: find the guilty by halves.
-            middle = len(refused) // 2
-            subscription.parts += (tuple(refused[middle:]), tuple(refused[:middle]))
-            for name in refused:
+            names = list(attempted)
+            middle = len(names) // 2
+            subscription.parts += [part for part in (tuple(names[middle:]), tuple(names[:middle])) if part]
+            for name in names:
                 subscription.want.setdefault(name, None)
+                subscription.unsure.add(name)
             return
-        for name in refused:
+        for name, resource in attempted.items():
             assert self.node is not None
             owners = sorted(self._cache.owners_of(subscription.type, name))
             rejection = Rejection(
-                owners[0] if owners else "", subscription.type, name, attempted[name].version, error, self.node.id
+                owners[0] if owners else "", subscription.type, name, resource.version, error, self.node.id
             )
             subscription.rejected[name] = rejection
+            kept = held.get(name)
+            if kept is None or kept.body:
+                subscription.unsure.discard(name)
             self.last_rejection = rejection
 
     def _names(self, kind: Type) -> set[str]:
@@ -287,12 +353,14 @@ class Stream:
     # What to send next
 
     def _next(self, subscription: Subscription, now: float) -> Response | None:
+        if self._holds_answer(subscription, now):
+            return None
         candidates: Iterable[str] = list(subscription.want)
         if subscription.parts:
             part = subscription.parts.pop()
             candidates = [name for name in part if name in subscription.want]
         send: list[Resource] = []
-        removed: list[str] = []
+        removed: dict[str, Gone | None] = {}
         before: dict[str, Resource | None] = {}
         for name in candidates:
             if self._may_skip(subscription, name):
@@ -300,34 +368,56 @@ class Stream:
                 subscription.blocked.pop(name, None)
                 continue
             if self._is_gated(subscription, name):
+                held = subscription.held.get(name)
+                if subscription.type is Type.ENDPOINT and name in subscription.forced and held and held.body:
+                    # Asked for, or needed to warm a cluster, before it may become empty: the old ones once more.
+                    subscription.forced.discard(name)
+                    before[name] = held
+                    send.append(held)
+                    continue
                 since = subscription.blocked.setdefault(name, now)
                 if now - since < GATE_DEADLINE:
                     continue
                 if not self._may_time_out(subscription, name):
                     subscription.blocked[name] = now
                     continue
-            subscription.blocked.pop(name, None)
-            del subscription.want[name]
+            if subscription.blocked:
+                subscription.blocked.pop(name, None)
+            current = self._current(subscription, name)
+            gone = subscription.want.pop(name)
             subscription.forced.discard(name)
             before[name] = subscription.held.get(name)
-            current = self._current(subscription, name)
             if current is None:
                 subscription.held.pop(name, None)
-                removed.append(name)
+                removed[name] = gone
             else:
                 subscription.held[name] = current
                 send.append(current)
         if not (send or removed or subscription.owes_answer):
             return self._next(subscription, now) if subscription.parts else None
         subscription.owes_answer = False
+        subscription.owed_since = None
         if subscription.type is Type.CLUSTER:
             self._warm(send, before)
         self._count += 1
         nonce = f"{self._count:x}"
         subscription.nonce = nonce
-        subscription.in_flight = _Sent(nonce, now, before)
-        body = with_nonce(self._compose(subscription, send, removed), nonce)
+        subscription.in_flight = _Sent(nonce, now, before, removed, len(send))
+        body = with_nonce(self._compose(subscription, send, tuple(removed)), nonce)
         return Response(subscription.type, nonce, body, tuple(before))
+
+    def _holds_answer(self, subscription: Subscription, now: float) -> bool:
+        """A first answer without what waits at a gate tells a client to delete it, or that there is nothing."""
+        if not subscription.owes_answer or not subscription.want:
+            return False
+        gated = [name for name in subscription.want if self._is_gated(subscription, name)]
+        if not gated or (not self.answers_in_full and len(gated) < len(subscription.want)):
+            return False
+        if subscription.owed_since is None:
+            subscription.owed_since = now
+        for name in gated:
+            subscription.blocked.setdefault(name, subscription.owed_since)
+        return now - subscription.owed_since < GATE_DEADLINE
 
     def _current(self, subscription: Subscription, name: str) -> Resource | None:
         current = self._cache.get(subscription.type, name)
@@ -339,14 +429,16 @@ class Stream:
         if current is None:
             if name in subscription.forced:
                 subscription.forced.discard(name)
-                return not self.tells_missing
+                needed = subscription.type is Type.ENDPOINT and name in subscription.held
+                return needed or not self.tells_missing
             # The parent decides over endpoints and routes: Envoy lets go of them itself, and until then needs them.
-            return name not in subscription.held or subscription.type in (Type.ENDPOINT, Type.ROUTE, Type.SECRET)
+            parented = subscription.type in (Type.ENDPOINT, Type.ROUTE, Type.SECRET)
+            return parented or not (name in subscription.held or name in subscription.unsure)
         rejected = subscription.rejected.get(name)
         if rejected is not None and rejected.version == current.version:
             subscription.forced.discard(name)
             return True
-        if name in subscription.forced:
+        if name in subscription.forced or name in subscription.unsure:
             return False
         held = subscription.held.get(name)
         return held is not None and held.version == current.version
@@ -358,6 +450,7 @@ class Stream:
         """
         endpoints = self.subscriptions.get(Type.ENDPOINT)
         if endpoints is None:
+            self._cold.update(cluster.name for cluster in clusters)
             return
         for cluster in clusters:
             if cluster.name in endpoints.names:
@@ -373,7 +466,10 @@ class Stream:
         current = self._current(subscription, name)
         if current is None:
             held_cluster = kind is Type.CLUSTER and name in subscription.held
-            return held_cluster and not self._is_unused(subscription.want.get(name))
+            if not held_cluster:
+                return False
+            gone = subscription.want.get(name)
+            return not self._is_left_by(gone.users if gone is not None else ())
         if kind is Type.ROUTE:
             return not all(self._is_usable(ref) for ref in current.refs)
         if kind is Type.SCOPE:
@@ -381,9 +477,9 @@ class Stream:
             return not all(self._is_usable(ref) for route in routes if route for ref in route.refs)
         if kind is Type.ENDPOINT and current.late:
             held = subscription.held.get(name)
-            if held is None or held.late or name in subscription.forced:
+            if held is None or held.late:
                 return False
-            return not all(self._is_settled(owner) for owner in self._cache.owners_of(kind, name))
+            return not self._is_left_by(self._cache.owners_of(kind, name))
         return False
 
     def _may_time_out(self, subscription: Subscription, name: str) -> bool:
@@ -397,12 +493,23 @@ class Stream:
                 for ref in route.refs
             ]
             return all(ref in clusters.held and not clusters.waits_for_ack(ref) for ref in refs)
-        if current is None and subscription.want.get(name) is None:
-            return not any(routed.want or routed.in_flight for routed in self._routed())
         gone = subscription.want.get(name)
         users = gone.users if gone is not None else self._cache.owners_of(subscription.type, name)
+        routes = self.subscriptions.get(Type.ROUTE)
         # Only a route that is gone may be waited for in vain: one that is late or rejected still leads there.
-        return all(self._is_settled(user) or self._cache.get(Type.ROUTE, user) is None for user in users)
+        return routes is None or all(
+            self._is_settled(route) or (self._cache.get(Type.ROUTE, route) is None and not self._is_led_to(route))
+            for route in (*users, *routes.unsure)
+        )
+
+    def _is_led_to(self, route: str) -> bool:
+        """A scope that the client holds, or may still hold, leads to the route."""
+        scopes = self.subscriptions.get(Type.SCOPE)
+        if scopes is None:
+            return False
+        before = scopes.in_flight.before.values() if scopes.in_flight is not None else ()
+        held = (*scopes.held.values(), *before)
+        return bool(scopes.unsure) or any(scope is not None and route in scope.refs for scope in held)
 
     def _routes_of(self, scope: Resource) -> list[Resource]:
         return [route for ref in scope.refs if (route := self._cache.get(Type.ROUTE, ref)) is not None]
@@ -419,7 +526,7 @@ class Stream:
             return True  # found by DNS
         endpoints = self.subscriptions.get(Type.ENDPOINT)
         held = endpoints.held.get(cluster) if endpoints is not None else None
-        if endpoints is None or held is None or _is_new(endpoints, cluster):
+        if endpoints is None or held is None or cluster in endpoints.unsure or _is_new(endpoints, cluster):
             return False
         if wanted.late:
             return True
@@ -436,18 +543,17 @@ class Stream:
             and routes.held[route].version == current.version
             and not routes.waits_for_ack(route)
             and route not in routes.rejected
+            and route not in routes.unsure
         )
 
-    def _is_unused(self, gone: Gone | None) -> bool:
-        """No route that the client holds can lead to a cluster that is gone."""
-        if gone is not None:
-            return all(self._is_settled(user) for user in gone.users)
-        # Known only from the client's own list after a reconnect: wait until it is up to date altogether.
-        routed = self._routed()
-        return len(routed) == len(_ROUTED) and not any(r.want or r.in_flight for r in routed)
-
-    def _routed(self) -> list[Subscription]:
-        return [self.subscriptions[kind] for kind in _ROUTED if kind in self.subscriptions]
+    def _is_left_by(self, users: Iterable[str]) -> bool:
+        """None of these routes, as the client may hold them, leads to what they once led to."""
+        routes = self.subscriptions.get(Type.ROUTE)
+        if routes is None:
+            return not self._returned
+        if routes.unsure:  # of these only the client knows where they lead
+            return False
+        return all(self._is_settled(user) for user in users)
 
 
 def _is_new(subscription: Subscription, name: str) -> bool:
