@@ -72,6 +72,9 @@ class Cache:
     def owners(self) -> tuple[str, ...]:
         return tuple(self._desired)
 
+    def __contains__(self, owner: str) -> bool:
+        return owner in self._desired
+
     def resources(self, owner: str) -> Resources:
         """What the owner contributes now: what it wants, or its last good set while Envoy rejects that."""
         return self._effective.get(owner, NOTHING)
@@ -142,10 +145,9 @@ class Cache:
             return False
         if owner not in self.rejections or self._effective.get(owner) is not self._desired.get(owner):
             return False
-        if self.is_accepted(owner):
-            return False
-        good = self._good.get(owner, NOTHING)
-        self._install(owner, good)
+        if self.is_accepted(owner) or owner not in self._good:
+            return False  # and without a good set there is nothing that newcomers would be better off with
+        self._install(owner, self._good[owner])
         return True
 
     def _install(self, owner: str, resources: Resources) -> None:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 ACK_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Pushes(NamedTuple):
+    """The counters of one gateway and type, looked up once: a push to 1,000 clients counts 1,000 times."""
+
+    responses: Counter
+    bytes: Counter
 
 
 class XdsMetrics:
@@ -19,6 +28,7 @@ class XdsMetrics:
             ("gateway", "variant"),
             registry=registry,
         )
+        self._pushed: dict[tuple[str, str], Pushes] = {}
         self.pushes = Counter(
             "headgate_xds_pushes", "Responses sent to clients.", ("gateway", "type"), registry=registry
         )
@@ -41,3 +51,11 @@ class XdsMetrics:
         self.refused = Counter(
             "headgate_xds_refused_streams", "Streams that were turned away.", ("reason",), registry=registry
         )
+
+    def pushed(self, gateway: str, kind: str) -> Pushes:
+        """The two counters of a push."""
+        found = self._pushed.get((gateway, kind))
+        if found is None:
+            found = Pushes(self.pushes.labels(gateway, kind), self.bytes.labels(gateway, kind))
+            self._pushed[gateway, kind] = found
+        return found

@@ -15,13 +15,13 @@ from typing import Any, cast
 
 import grpc
 
-from xds.cache import Cache
+from xds.cache import Cache, Rejection
 from xds.delta import DeltaStream
 from xds.fleet import Fleet, Member
 from xds.metrics import XdsMetrics
 from xds.resources import Type
 from xds.sotw import SotwStream
-from xds.stream import Refused, Response, Stream
+from xds.stream import PATIENCE, Refused, Response, Stream, Subscription, by_url
 from xds.tls import ServerTls, identities, server_credentials
 from xds.wire import Framer, Garbage, Request, read_delta, read_sotw
 
@@ -44,6 +44,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
+_METRIC_NAMES = {kind: kind.name.lower() for kind in Type}
 Progress = Callable[[str, frozenset[str]], None]
 Context = Any  # grpc.aio.ServicerContext, for which grpcio ships no types
 
@@ -203,30 +204,44 @@ class _Connection:
         self._wake.set()
 
     def receive(self, request: Request) -> None:
-        kind = _known(request.type_url)
-        before = self._stream.subscriptions.get(kind) if kind else None
+        kind, now, stream = by_url(request.type_url), self._loop.time(), self._stream
+        before = stream.subscriptions.get(kind) if kind else None
         sent = before.in_flight if before is not None else None
-        self._stream.receive(request, self._loop.time())
-        self._wake.set()
-        if before is None or kind is None:
-            if kind is not None:
-                self._on_progress(self.member.gateway, frozenset())
+        known = stream.last_rejection
+        stream.receive(request, now)
+        if stream.is_due():
+            self._wake.set()
+        if kind is None:
             return
-        if sent is not None and before.in_flight is not sent:
+        if before is None:
+            self._on_progress(self.member.gateway, frozenset())
+        elif sent is not None and before.in_flight is not sent:
             if request.error is None:
-                self._ack_seconds.observe(self._loop.time() - sent.at)
+                self._ack_seconds.observe(now - sent.at)
             else:
-                self._rejected(kind, request.error)
-            owners = frozenset(o for name in sent.before for o in self._cache.owners_of(kind, name))
+                self._metrics.rejections.labels(self.member.gateway, _METRIC_NAMES[kind]).inc()
+                if stream.last_rejection is not None and stream.last_rejection is not known:
+                    self._rejected(before, stream.last_rejection)
+            owners = self._cache.owners_of(kind, next(iter(sent.before))) if len(sent.before) == 1 else None
+            if owners is None:
+                owners = frozenset(o for name in sent.before for o in self._cache.owners_of(kind, name))
             self._on_progress(self.member.gateway, owners)
 
-    def _rejected(self, kind: Type, words: str) -> None:
-        self._metrics.rejections.labels(self.member.gateway, kind.name.lower()).inc()
-        for name, rejection in self._stream.subscriptions[kind].rejected.items():
-            if rejection is self._stream.last_rejection and self._cache.reject(rejection):
-                log.warning("%s: %s rejected %s %s: %s", self.member.gateway, self.member.id, kind.name, name, words)
-                for owner in self._cache.owners_of(kind, name):
-                    self._loop.call_later(SETTLE, self._quarantine, owner, name)
+    def _rejected(self, subscription: Subscription, rejection: Rejection) -> None:
+        """Believe a client that takes something, too; one that takes nothing has a trouble of its own."""
+        owners = self._cache.owners_of(rejection.type, rejection.name)
+        if subscription.refusals == PATIENCE:
+            log.warning("%s: %s rejects whatever it is sent", self.member.gateway, self.member.id)
+        if subscription.refusals >= PATIENCE:
+            return
+        if not subscription.proved and all(self._cache.is_accepted(owner) for owner in owners):
+            return
+        if self._cache.reject(rejection):
+            told = (rejection.type.name, rejection.name, rejection.message)
+            log.warning("%s: %s rejected %s %s: %s", self.member.gateway, self.member.id, *told)
+            if subscription.proved:
+                for owner in owners:
+                    self._loop.call_later(SETTLE, self._quarantine, owner, rejection.name)
 
     def _quarantine(self, owner: str, name: str) -> None:
         if self._cache.quarantine(owner):
@@ -254,9 +269,9 @@ class _Connection:
         except Exception as error:  # grpc.aio has no one class for "the client is gone"; the reader ends the stream
             log.debug("%s: %s: %s", self.member.gateway, self.member.id, error)
             return False
-        kind = response.type.name.lower()
-        self._metrics.pushes.labels(self.member.gateway, kind).inc()
-        self._metrics.bytes.labels(self.member.gateway, kind).inc(len(response.body))
+        pushed = self._metrics.pushed(self.member.gateway, _METRIC_NAMES[response.type])
+        pushed.responses.inc()
+        pushed.bytes.inc(len(response.body))
         return True
 
     def _arm(self) -> None:
@@ -278,13 +293,6 @@ class _Connection:
         self.on_close()
         log.info("%s: %s disconnected", self.member.gateway, self.member.id)
         self._on_progress(self.member.gateway, frozenset())
-
-
-def _known(type_url: str) -> Type | None:
-    try:
-        return Type(type_url)
-    except ValueError:
-        return None
 
 
 def _peer(context: Context) -> str:

@@ -20,7 +20,7 @@ halves, so that one bad model costs the others nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xds.cache import Cache, Changes, Gone, Rejection
@@ -41,6 +41,11 @@ STATE_OF_WORLD = (Type.CLUSTER, Type.LISTENER, Type.SCOPE)
 
 _ROUTED = (Type.SCOPE, Type.ROUTE)
 _BY_URL = {str(kind): kind for kind in Type}
+
+
+def by_url(type_url: str) -> Type | None:
+    """The type of a URL; None for one that we do not serve."""
+    return _BY_URL.get(type_url)
 
 
 class Refused(ValueError):
@@ -196,11 +201,12 @@ class Stream:
         at += [min(s.blocked.values()) + GATE_DEADLINE for s in idle if s.blocked and not s.rests_until]
         return min(at) if at else None
 
-    def lagging(self) -> dict[str, str]:
-        """The owners whose current resources this client has not all applied, each with the reason."""
+    def lagging(self) -> Mapping[str, str]:
+        """The owners whose current resources this client has not all applied, each with the reason.
+
+        Costs as much as there are changes under way, however many models there are.
+        """
         behind: dict[str, str] = {}
-        if self._is_starting():
-            behind.update(dict.fromkeys(self._cache.owners(), "starting: has not asked for routes yet"))
         for kind, subscription in self.subscriptions.items():
             for name in subscription.blocked:
                 self._blame(behind, kind, name, f"waits until it has all that {name} needs")
@@ -216,7 +222,7 @@ class Stream:
             if self._cache.get(Type.ROUTE, route) is None:
                 continue
             behind.setdefault(route, "has not asked for the route yet")
-        return behind
+        return _Starting(behind, self._cache) if self._is_starting() else behind
 
     def _blame(self, behind: dict[str, str], kind: Type, name: str, why: str) -> None:
         for owner in self._cache.owners_of(kind, name):
@@ -554,6 +560,24 @@ class Stream:
         if routes.unsure:  # of these only the client knows where they lead
             return False
         return all(self._is_settled(user) for user in users)
+
+
+class _Starting(Mapping[str, str]):
+    """Every owner lags: spelt out only when somebody wants to see them all."""
+
+    WHY = "starting: has not asked for routes yet"
+
+    def __init__(self, behind: dict[str, str], cache: Cache) -> None:
+        self._behind, self._cache = behind, cache
+
+    def __getitem__(self, owner: str) -> str:
+        return self._behind[owner] if owner in self._behind or owner not in self._cache else self.WHY
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**dict.fromkeys(self._cache.owners()), **self._behind})
+
+    def __len__(self) -> int:
+        return len({*self._cache.owners(), *self._behind})
 
 
 def _is_new(subscription: Subscription, name: str) -> bool:
