@@ -19,7 +19,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any
@@ -32,6 +32,7 @@ from headgate.http import HttpServer
 from headgate.sink import Sink
 from headgate.status import Status
 from router.engine import Engine
+from router.hints import counted
 from router.probe import Prober
 from router.sources.folder import Folder
 from router.state_file import StateFile
@@ -106,7 +107,7 @@ class ControlPlane:
         """Open HTTP, load the manifests, learn who is ready, and only then let Envoys in."""
         http, xds = self.config.http, self.config.xds
         await _check_free("xDS", xds.address, xds.port)
-        async with AsyncExitStack() as stack:
+        async with _alone(CannotListen), AsyncExitStack() as stack:
             await _listen("HTTP", self._http.start, http.address, http.port)
             stack.push_async_callback(self._http.stop)
             loaded = await self._run_parts(stack)
@@ -157,6 +158,17 @@ class ControlPlane:
         return loaded
 
 
+@contextlib.asynccontextmanager
+async def _alone(kind: type[Exception]) -> AsyncIterator[None]:
+    """Let this failure out of the group that a TaskGroup makes of it, unless others failed as well."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1 and isinstance(group.exceptions[0], kind):
+            raise group.exceptions[0] from None
+        raise
+
+
 async def _listen(name: str, start: Callable[[], Awaitable[None]], address: str, port: int) -> None:
     try:
         await start()
@@ -174,9 +186,7 @@ def _cannot_listen(name: str, address: str, port: int, error: OSError) -> Cannot
 
 
 async def _check_free(name: str, address: str, port: int) -> None:
-    """Say at once that a port is taken that will be opened later, and why, which gRPC does not tell."""
-    if port == 0:
-        return
+    """Say at once that a port cannot be opened that will be opened later, and why, which gRPC does not tell."""
     try:
         loop = asyncio.get_running_loop()
         for family, kind, _, _, place in await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM):
@@ -210,7 +220,8 @@ async def serve(config: Config) -> None:
     try:
         async with ControlPlane(config) as plane:
             calm_collector()
-            log.info("%d models; xDS on %s:%d", len(plane.engine.models()), config.xds.address, plane.xds_port)
+            models = counted(len(plane.engine.models()), "model")
+            log.info("%s; xDS on %s:%d", models, config.xds.address, plane.xds_port)
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         if not asked.is_set():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+from router.hints import counted
 from router.hosts import Claims
 from router.manifests import Located
 from router.observe import observe
@@ -152,7 +153,9 @@ class Engine:
                 await self._settled.wait()
         except TimeoutError:
             waiting = sorted(self._awaited or ())
-            self._log.warning("readiness of %d models unknown after %g s, such as %s", len(waiting), within, waiting[0])
+            self._log.warning(
+                "readiness of %s unknown after %g s, such as %s", counted(len(waiting), "model"), within, waiting[0]
+            )
             self._holding = False
             for model in waiting:
                 self._store.mark(model)
@@ -250,11 +253,11 @@ class Engine:
         self._orphans.pop(model, None)
         if before is None or _differs(before, status):
             self._status[model] = status
+        told = {*self._store.problems_of(model), *(before.problems if before is not None else ())}
         for problem in status.problems:
-            if before is None or problem not in before.problems:
-                self._log.log(
-                    logging.ERROR if problem.severity == "error" else logging.WARNING, "%s: %s", model, problem
-                )
+            if problem not in told:  # whoever reports a problem to the Store logs it too
+                level = logging.ERROR if problem.severity == "error" else logging.WARNING
+                self._log.log(level, "%s: %s", model, problem, exc_info=defect)
 
     def _keep(self, model: str, located: Located, problem: Problem, defect: Exception | None = None) -> None:
         """Leave the traffic as it is and say why."""
@@ -321,6 +324,10 @@ def _since(before: ModelStatus | None, planned: Planned, now: float) -> Mapping[
 
 def _told(before: Planned | None, after: Planned) -> str:
     """What changed, with the names in it."""
+    if after.plan is None:
+        return "serves none of its hosts any more" if before is not None and before.plan is not None else ""
+    if before is not None and before.plan is None:
+        before = None  # it begins to serve only now
     if before is not None and before.versions == after.versions:
         return ""
     was = {one.name: one for one in before.versions} if before else {}

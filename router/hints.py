@@ -1,4 +1,4 @@
-"""Paths into a manifest, and guesses at what a misspelt name was meant to be."""
+"""Paths into a manifest, guesses at what a misspelt name was meant to be, and numbers of things."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ def path_text(loc: Iterable[int | str]) -> str:
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
+
+
+def counted(number: int, noun: str) -> str:
+    """1 error, 2 errors."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:

@@ -59,11 +59,6 @@ def complain(problems: Iterable[Problem]) -> None:
         error_line(str(problem), severity=problem.severity)
 
 
-def counted(number: int, noun: str) -> str:
-    """1 error, 2 errors."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def coloured(stream: Any) -> bool:
     return not os.environ.get("NO_COLOR") and bool(stream.isatty())
 

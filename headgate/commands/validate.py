@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from headgate.commands.folder import config_option, folder_argument, plan_folder
-from headgate.commands.output import BAD_INPUT, complain, counted, emit, examples, output_option
+from headgate.commands.output import BAD_INPUT, complain, emit, examples, output_option
+from router.hints import counted
 
 
 @click.command(

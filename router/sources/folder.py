@@ -19,6 +19,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
+from router.hints import counted
 from router.manifests import Located, parse
 from router.problem import Problem
 from router.sources.catalog import Catalog, Held
@@ -122,7 +123,7 @@ class Folder:
                     await self._look(sorted(hints), store)
                 again_at = self._settle(store)
                 if not self.loaded.is_set() and not self._missing:
-                    self._log.info("%s: %d rollouts loaded", self.root, len(store.keys()))
+                    self._log.info("%s: %s loaded", self.root, counted(len(store.keys()), "rollout"))
                     self.loaded.set()
                 delay = min(rescan_at, again_at) - self._monotonic()
                 with contextlib.suppress(TimeoutError):
@@ -218,7 +219,8 @@ class Folder:
         for where in self._scan_problems - found.problems.keys():
             store.report(f"{where} ", ())
         for where, problem in found.problems.items():
-            store.report(f"{where} ", (problem,))
+            if store.report(f"{where} ", (problem,)) and found.root is not None:
+                self._log.warning("%s", problem)
         self._scan_problems = set(found.problems)
         if found.root is None:
             if not self._missing:
@@ -274,7 +276,9 @@ class Folder:
             stale = self._catalog.stale(path)
             problems = (*self._content_problems.get(path, ()), *duplicates)
             if store.report(path, problems, stale) and problems:
-                self._log.warning("%s%s", problems[0], f", and {len(problems) - 1} more" if len(problems) > 1 else "")
+                first = min(problems, key=lambda one: one.severity != "error")
+                level = logging.ERROR if first.severity == "error" else logging.WARNING
+                self._log.log(level, "%s%s", first, f", and {len(problems) - 1} more" if len(problems) > 1 else "")
         self._report_held(changes.held, store)
         return changes.again_at if changes.again_at is not None else float("inf")
 

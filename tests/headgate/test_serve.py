@@ -99,7 +99,7 @@ def test_a_changed_file_changes_the_routes(config: Config, put) -> None:
     asyncio.run(scenario())
 
 
-def test_a_file_that_breaks_keeps_its_last_good_state_and_says_so(config: Config, put, monkeypatch) -> None:
+def test_a_file_that_breaks_keeps_its_last_good_state_and_says_so(config: Config, put, monkeypatch, caplog) -> None:
     """With a relative folder, as it is written on command lines: file events carry absolute paths."""
     file = put("iris")
     monkeypatch.chdir(file.parent.parent)
@@ -116,6 +116,8 @@ def test_a_file_that_breaks_keeps_its_last_good_state_and_says_so(config: Config
             assert shown["state"] == "Degraded"
             assert "did you mean 'hosts'?" in [problem["hint"] for problem in shown["problems"]]
             assert "default/iris" in plane.sink.caches["default"].owners()
+            loud = [one for one in caplog.records if one.levelname in ("WARNING", "ERROR") and "host" in one.message]
+            assert [(one.levelname, one.message.split(":")[0]) for one in loud] == [("ERROR", "models/iris.yaml")]
 
     asyncio.run(scenario())
 
@@ -200,6 +202,33 @@ def test_a_taken_port_names_the_setting_that_changes_it(config: Config, part: st
         ) as caught:
             asyncio.run(scenario(port))
     assert caught.value.hint == f"set {part}.port in the configuration, or --{part}"
+
+
+def test_an_address_that_is_not_ours_is_told_though_any_port_would_do(config: Config) -> None:
+    async def scenario() -> None:
+        elsewhere = config.xds.model_copy(update={"address": "192.0.2.1"})
+        async with ControlPlane(config.model_copy(update={"xds": elsewhere})):
+            pass
+
+    with pytest.raises(CannotListen, match=r"cannot open the xDS port 192\.0\.2\.1:0: cannot assign requested address"):
+        asyncio.run(scenario())
+
+
+def test_a_port_that_is_taken_while_manifests_load_is_told_like_any_other(config: Config, monkeypatch) -> None:
+    """The failure then comes out of the group of running tasks."""
+
+    async def free(*_: object) -> None: ...
+
+    async def scenario(port: int) -> None:
+        taken = config.xds.model_copy(update={"port": port})
+        async with ControlPlane(config.model_copy(update={"xds": taken})):
+            pass
+
+    monkeypatch.setattr("headgate.serve._check_free", free)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(CannotListen, match=f"cannot open the xDS port 127.0.0.1:{port}"):
+            asyncio.run(scenario(port))
 
 
 def test_a_part_that_fails_ends_the_control_plane_with_its_failure(config: Config) -> None:

@@ -235,6 +235,34 @@ def test_a_broken_manifests_problem_shows_on_the_model_that_keeps_its_last_good_
     assert [problem.what for problem in scene.engine.problems()] == ["is missing"]
 
 
+def test_a_reported_problem_is_left_to_its_reporter_to_log(caplog: pytest.LogCaptureFixture):
+    scene = Scene()
+    scene.put(located(probe=""))
+    scene.store.report("iris.yaml", [Problem("iris.yaml:9", "spec.versions", "is missing")], ["default/iris"])
+    scene.work()
+    assert "is missing" not in caplog.text
+    scene.put(located(probe="", gateway="none"))
+    assert caplog.text.count("gateway 'none' is not known") == 1
+
+
+def test_a_defect_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture):
+    scene = Scene()
+    scene.sink.fail.add("default/iris")
+    scene.put(located(probe=""))
+    assert 'raise RuntimeError("sink is broken")' in caplog.text
+
+
+def test_a_model_without_a_host_of_its_own_is_not_said_to_have_weights(caplog: pytest.LogCaptureFixture):
+    scene = Scene()
+    scene.engine._settled.set()
+    with caplog.at_level(logging.INFO, "router.engine"):
+        scene.put(located("iris", probe=""))
+        scene.put(located("wine", hosts="iris.test", probe=""))
+        assert not [message for message in caplog.messages if message.startswith("default/wine: v1")]
+        scene.drop("default/iris")
+    assert caplog.messages[-1] == "default/wine: v1 ready, weight 0 → 90; v2 ready, weight 0 → 10"
+
+
 def test_slots_come_from_the_saved_state_and_go_back_to_it():
     scene = Scene(states=Forgetful({"default/iris": RolloutState((("v2", 3), ("v9", 0)))}))
     scene.put(located(probe=""))

@@ -578,6 +578,22 @@ def test_a_long_load_tells_how_far_it_is_and_nobody_is_told_loaded_before(
     assert caplog.messages[-1].endswith("200 rollouts loaded")
 
 
+def test_one_rollout_is_one(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "router.sources.folder")
+    write(tmp_path / "iris.yaml", manifest())
+
+    async def play() -> None:
+        folder = Folder(tmp_path)
+        running = asyncio.create_task(folder.run(Store()))
+        async with asyncio.timeout(LONG):
+            await folder.loaded.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(play())
+    assert caplog.messages == [f"{tmp_path}: 1 rollout loaded"]
+
+
 # The catalog alone, with time as an argument
 
 
