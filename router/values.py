@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 import re2
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, Strict, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, Strict, ValidationError, WithJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from xds.ir import SHADOW_HEADER, Endpoint, Headers
 
@@ -93,6 +93,10 @@ def _host(value: str) -> str:
         raise fault(f"host {shown(value)} names a port", "leave the port out: a host is served on every listener")
     if value != value.lower() and _is_host(value.lower()):
         raise fault(f"host {shown(value)} has capital letters", f"write {shown(value.lower())}")
+    if value.endswith(".") and _is_host(value[:-1]):
+        raise fault(f"host {shown(value)} ends with a dot", f"write {shown(value[:-1])}")
+    if not value.isascii():
+        raise fault(f"{shown(value)} is not a host name", "write it in its ASCII form, which begins with xn--")
     if len(value) > MAX_HOST:
         raise fault(f"host {shown(value)} has {len(value)} characters", f"use at most {MAX_HOST}")
     raise fault(
@@ -107,7 +111,8 @@ def _endpoint_of(value: str) -> Endpoint:
     if not _is_endpoint(value):
         bare = value.strip("[]")
         if is_ip(bare):
-            raise fault(f"{shown(value)} has no port", f"write {shown(_joined(bare, '8080'))}")
+            meant = _joined(address, port) if is_ip(address) else _joined(bare, "8080")
+            raise fault(f"{shown(value)} has no port", f"write {shown(meant)}")
         if _is_host(address.lower()) and port.isdigit():
             raise fault(
                 f"{shown(address)} is not an IP address",
@@ -199,23 +204,39 @@ def _headers(value: object) -> Headers:
     if not isinstance(value, Mapping):
         raise fault(f"must be a mapping of header names to values, not {shown(value)}", "write name: value")
     found: dict[str, str] = {}
+    wrong: list[InitErrorDetails] = []
     for given, text in value.items():
-        if not isinstance(given, str):
-            raise fault(f"{shown(given)} is not a header name", "put it in quotes")
-        name = given.lower()
-        if name.startswith(":") or name == "host":
-            raise fault(f"header {shown(given)} cannot be changed", "Envoy keeps host and the ':' headers as they are")
-        _header_name(name)
-        if name in _FRAMING:
-            raise fault(f"header {shown(given)} cannot be set", "it belongs to Envoy")
-        if name == SHADOW_HEADER:
-            raise fault(f"header {shown(given)} cannot be set", "it marks mirrored copies")
-        if not isinstance(text, str):
-            raise fault(f"the value of {given} must be text, not {shown(text)}", f'put it in quotes: "{shown(text)}"')
-        if name in found:
-            raise fault(f"header {shown(given)} is given twice", "header names ignore capitals: keep one of them")
-        found[name] = _text(text)
+        try:
+            name = _set_header(given)
+            if name in found:
+                raise fault(f"header {shown(given)} is given twice", "header names ignore capitals: keep one of them")
+            found[name] = _header_value(given, text)
+        except PydanticCustomError as error:
+            wrong.append(InitErrorDetails(type=error, loc=(str(given),), input=None))
+    if wrong:  # all of them, so that users mend everything in one go
+        raise ValidationError.from_exception_data("headers", wrong)
     return tuple(sorted(found.items()))
+
+
+def _set_header(given: object) -> str:
+    """The name of a header that may be set, in small letters."""
+    if not isinstance(given, str):
+        raise fault(f"{shown(given)} is not a header name", "put it in quotes")
+    name = given.lower()
+    if name.startswith(":") or name == "host":
+        raise fault(f"header {shown(given)} cannot be changed", "Envoy keeps host and the ':' headers as they are")
+    _header_name(name)
+    if name in _FRAMING:
+        raise fault(f"header {shown(given)} cannot be set", "it belongs to Envoy")
+    if name == SHADOW_HEADER:
+        raise fault(f"header {shown(given)} cannot be set", "it marks mirrored copies")
+    return name
+
+
+def _header_value(name: str, text: object) -> str:
+    if not isinstance(text, str):
+        raise fault(f"the value of {name} must be text, not {shown(text)}", f'put it in quotes: "{shown(text)}"')
+    return _text(text)
 
 
 def _strings(value: object) -> Headers:

@@ -13,6 +13,9 @@ from router.hints import nearest, unknown_field
 from router.rules import Broken, Loc
 from router.values import fault, shown
 
+_ALSO_CALLED = {"h2c": ("http2", "http/2", "h2", "grpc"), "http1": ("http", "http/1", "http/1.1")}
+"""What spelling alone would guess wrong."""
+
 
 def in_our_words(model: type[BaseModel], error: ValidationError | None, broken: Iterable[Broken]) -> ValidationError:
     """One error that holds everything, each with `what` and `hint`; at most one complaint per place and fault."""
@@ -91,7 +94,9 @@ def _text_hint(value: object) -> str:
 
 def _choice(value: object, expected: str) -> tuple[str, str]:
     known = [one.strip().strip("'") for one in expected.replace(" or ", ", ").split(",")]
-    near = nearest(value, known) if isinstance(value, str) else None
+    near = None
+    if isinstance(value, str):
+        near = next((one for one in known if value.lower() in _ALSO_CALLED.get(one, ())), None) or nearest(value, known)
     choices = ", ".join("true" if one == "True" else one for one in known)
     hint = f"did you mean {near!r}?" if near else ""
     if len(known) == 1:

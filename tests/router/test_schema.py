@@ -123,6 +123,8 @@ BAD = [
     (("spec", "strategy"), "bluegreen", "spec.strategy: 'bluegreen' is not one of none, blue-green, canary, mirror (did you mean 'blue-green'?)"),
     (("spec", "strategy"), "random", "spec.strategy: 'random' is not one of none, blue-green, canary, mirror (use one of these)"),
     (("spec", "protocol"), 2, "spec.protocol: 2 is not one of http1, h2c, auto (use one of these)"),
+    (("spec", "protocol"), "HTTP2", "spec.protocol: 'HTTP2' is not one of http1, h2c, auto (did you mean 'h2c'?)"),
+    (("spec", "protocol"), "http", "spec.protocol: 'http' is not one of http1, h2c, auto (did you mean 'http1'?)"),
     (("spec", "primary"), "v3", "spec.primary: no version is called 'v3' (name one of v1, v2)"),
     ((*V1, "mirror"), {}, "spec.versions[0].mirror: 'v1' is the primary and answers requests itself (give the mirror to a candidate)"),
     (("spec", "primary"), "v11", "spec.primary: no version is called 'v11' (did you mean 'v1'?)"),
@@ -145,11 +147,14 @@ BAD = [
     (("spec", "hosts", 0), "*.local", "spec.hosts[0]: wildcard host '*.local' is not supported (list each host by its full name)"),
     (("spec", "hosts", 0), "iris.local:80", "spec.hosts[0]: host 'iris.local:80' names a port (leave the port out: a host is served on every listener)"),
     (("spec", "hosts", 0), "Iris.local", "spec.hosts[0]: host 'Iris.local' has capital letters (write 'iris.local')"),
+    (("spec", "hosts", 0), "iris.local.", "spec.hosts[0]: host 'iris.local.' ends with a dot (write 'iris.local')"),
+    (("spec", "hosts", 0), "ïris.local", "spec.hosts[0]: 'ïris.local' is not a host name (write it in its ASCII form, which begins with xn--)"),
     (("spec", "hosts", 0), "http://iris", "spec.hosts[0]: 'http://iris' is not a host name (leave out the scheme and the path)"),
     (("spec", "hosts", 0), "::1", "spec.hosts[0]: IPv6 host '::1' is not supported (use a DNS name or an IPv4 address)"),
     # backends
     (ENDPOINT, "127.0.0.1", "spec.versions[0].backend.endpoints[0]: '127.0.0.1' has no port (write '127.0.0.1:8080')"),
     (ENDPOINT, "::1", "spec.versions[0].backend.endpoints[0]: '::1' has no port (write '[::1]:8080')"),
+    (ENDPOINT, "::1:80", "spec.versions[0].backend.endpoints[0]: '::1:80' has no port (write '[::1]:80')"),
     (ENDPOINT, "127.0.0.1:0", "spec.versions[0].backend.endpoints[0]: port 0 is out of range (ports are 1 to 65535)"),
     (ENDPOINT, "127.0.0.1:65536", "spec.versions[0].backend.endpoints[0]: port 65536 is out of range (ports are 1 to 65535)"),
     (ENDPOINT, "256.0.0.1:80", "spec.versions[0].backend.endpoints[0]: '256.0.0.1' is not an IP address (each part is 0 to 255, without leading zeros)"),
@@ -187,12 +192,12 @@ BAD = [
     ((*V2, "match", 0, "path"), {"prefix": "/a?b=c"}, "spec.versions[1].match[0].path.prefix: '/a?b=c' contains a '?' or '#' (match query parameters with query)"),
     ((*V2, "match", 0, "method"), "post", "spec.versions[1].match[0].method: 'post' is not a request method (use capitals, such as GET or POST)"),
     # headers to set
-    ((*V2, "requestHeaders"), {"Host": "x"}, "spec.versions[1].requestHeaders: header 'Host' cannot be changed (Envoy keeps host and the ':' headers as they are)"),
-    ((*V2, "requestHeaders"), {":path": "x"}, "spec.versions[1].requestHeaders: header ':path' cannot be changed (Envoy keeps host and the ':' headers as they are)"),
-    ((*V2, "requestHeaders"), {"Content-Length": "1"}, "spec.versions[1].requestHeaders: header 'Content-Length' cannot be set (it belongs to Envoy)"),
-    ((*V2, "requestHeaders"), {"x-shadow": "1"}, "spec.versions[1].requestHeaders: header 'x-shadow' cannot be set (it marks mirrored copies)"),
-    ((*V2, "requestHeaders"), {"a": 1}, "spec.versions[1].requestHeaders: the value of a must be text, not 1 (put it in quotes: \"1\")"),
-    ((*V2, "requestHeaders"), {"a": "1", "A": "2"}, "spec.versions[1].requestHeaders: header 'A' is given twice (header names ignore capitals: keep one of them)"),
+    ((*V2, "requestHeaders"), {"Host": "x"}, "spec.versions[1].requestHeaders.Host: header 'Host' cannot be changed (Envoy keeps host and the ':' headers as they are)"),
+    ((*V2, "requestHeaders"), {":path": "x"}, "spec.versions[1].requestHeaders.:path: header ':path' cannot be changed (Envoy keeps host and the ':' headers as they are)"),
+    ((*V2, "requestHeaders"), {"Content-Length": "1"}, "spec.versions[1].requestHeaders.Content-Length: header 'Content-Length' cannot be set (it belongs to Envoy)"),
+    ((*V2, "requestHeaders"), {"x-shadow": "1"}, "spec.versions[1].requestHeaders.x-shadow: header 'x-shadow' cannot be set (it marks mirrored copies)"),
+    ((*V2, "requestHeaders"), {"a": 1}, "spec.versions[1].requestHeaders.a: the value of a must be text, not 1 (put it in quotes: \"1\")"),
+    ((*V2, "requestHeaders"), {"a": "1", "A": "2"}, "spec.versions[1].requestHeaders.A: header 'A' is given twice (header names ignore capitals: keep one of them)"),
     ((*V2, "requestHeaders"), ["a"], "spec.versions[1].requestHeaders: must be a mapping of header names to values, not a list (write name: value)"),
     (("spec", "sticky", "header"), "", "spec.sticky.header: '' is not a header name (use letters, digits and any of !#$%&'*+-.^_`|~)"),
 ]  # fmt: skip
@@ -222,6 +227,16 @@ def test_everything_wrong_is_said_at_once_fields_and_rules_between_them():
         "spec.primary",
         "spec.versions[0].backend",
         "spec.versions[0].backend.service",
+    ]
+
+
+def test_every_header_that_cannot_be_set_is_named():
+    raw = changed(((*V2, "requestHeaders"), {"host": "a", ":path": "b", "bad name": "c", "x": "d\n", "good": "e"}))
+    assert [line.rpartition("requestHeaders.")[2].rpartition(": ")[0].split(": ")[0] for line in complaints(raw)] == [
+        "host",
+        ":path",
+        "bad name",
+        "x",
     ]
 
 
