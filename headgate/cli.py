@@ -21,6 +21,7 @@ from headgate.commands.output import error_line
 from headgate.commands.plan import plan
 from headgate.commands.serve import serve
 from headgate.commands.status import status
+from headgate.commands.template import template
 from headgate.commands.translate import translate
 from headgate.commands.validate import validate
 from headgate.commands.version import version
@@ -38,6 +39,9 @@ class _Cli(click.Group):
             result = super().main(args, **extra)
         except click.Abort:
             sys.exit(INTERRUPTED)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
         except click.UsageError as error:
             hint = f"see '{error.ctx.command_path} --help'" if error.ctx is not None else ""
             error_line(error.format_message().rstrip("."), hint)
@@ -76,7 +80,7 @@ def cli() -> None:
     """Ship new versions of ML models behind Envoy without hurting a request."""
 
 
-for _command in (serve, validate, plan, translate, status, who, bootstrap, envoy, demo, version):
+for _command in (serve, validate, plan, translate, status, who, bootstrap, envoy, template, demo, version):
     cli.add_command(_command)
 
 

@@ -57,6 +57,9 @@ def made(
         raise click.UsageError("--tls-certificate and --tls-key go together")
     if tls_ca is None and (tls_certificate or tls_server_name):
         raise click.UsageError("--tls-certificate, --tls-key and --tls-server-name need --tls-ca")
+    for option, given in (("--node-id", node_id), ("--cluster", cluster), ("--admin-address", admin_address)):
+        if not given.strip():
+            raise click.UsageError(f"{option} is empty")
     address, port = host_and_port(xds, "--xds")
     tls = None
     if tls_ca is not None:

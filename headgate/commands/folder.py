@@ -37,6 +37,8 @@ def plan_folder(folder: Path, file: Path | None = None, not_ready: tuple[str, ..
     """Read and plan everything in the folder, with the sticky slots that a control plane left there."""
     from router.offline import load
 
+    if not folder.exists():
+        raise Failure(f"{folder}: there is no such folder or file", "create it or mend the path", exit_code=2)
     return load(
         folder,
         gateways=gateways(file) if file is not None else None,

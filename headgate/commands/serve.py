@@ -76,6 +76,6 @@ def configuration(file: Path | None) -> Config:
 def host_and_port(text: str, option: str) -> tuple[str, int]:
     """`127.0.0.1:18000`, `[::1]:18000` or `xds.example:18000` in two parts."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65535:
         raise click.UsageError(f"{option} {text!r} is not HOST:PORT, such as 127.0.0.1:18000")
     return host.strip("[]"), int(port)
