@@ -31,6 +31,9 @@ SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 SETTLE = 0.25
 """Seconds that other clients have to accept what one rejected, before newcomers get the last good version."""
 
+LAST_WRITE = 1.0
+"""Seconds that the last write to a client that is turned away may take."""
+
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 2**31 - 1),
@@ -115,20 +118,25 @@ class XdsServer:
         self, variant: type[Stream], read: Callable[[bytes], Request], requests: AsyncIterator[bytes], context: Context
     ) -> None:
         connection: _Connection | None = None
+        away: _TurnedAway | None = None
         try:
-            async for raw in requests:
-                try:
+            try:
+                async for raw in requests:
                     request = read(raw)
                     if connection is None:
                         connection = self._open(variant, request, context)
                     connection.receive(request)
-                except Garbage as error:
-                    await self._turn_away(context, grpc.StatusCode.INVALID_ARGUMENT, "garbage", str(error), "")
-                except Refused as error:
-                    node = connection.member.id if connection else ""
-                    await self._turn_away(context, grpc.StatusCode.INVALID_ARGUMENT, "protocol", str(error), node)
-                except _TurnedAway as away:
-                    await self._turn_away(context, away.code, away.reason, str(away), away.node)
+            except Garbage as error:
+                away = _TurnedAway(grpc.StatusCode.INVALID_ARGUMENT, "garbage", str(error), "")
+            except Refused as error:
+                node = connection.member.id if connection else ""
+                away = _TurnedAway(grpc.StatusCode.INVALID_ARGUMENT, "protocol", str(error), node)
+            except _TurnedAway as error:
+                away = error
+            if connection is not None:
+                await connection.finish()
+            if away is not None:
+                await self._turn_away(context, away.code, away.reason, str(away), away.node)
         finally:
             if connection is not None:
                 await connection.close()
@@ -190,6 +198,7 @@ class _Connection:
         self._stream = member.stream
         self._cache, self._context, self._metrics, self._on_progress = cache, context, metrics, on_progress
         self._wake = asyncio.Event()
+        self._finishing = False
         self._loop = asyncio.get_running_loop()
         self._connected = metrics.connected.labels(member.gateway, member.stream.variant)
         self._ack_seconds = metrics.ack_seconds.labels(member.gateway)
@@ -248,14 +257,22 @@ class _Connection:
             log.warning("%s: newcomers get the last good version until %s changes", owner, name)
             self._on_progress(self.member.gateway, frozenset((owner,)))
 
+    async def finish(self) -> None:
+        """Let the write that is under way end: a status beside it would kill the call without a word to the client."""
+        self._finishing = True
+        self._wake.set()
+        await asyncio.wait((self._writer,), timeout=LAST_WRITE)
+
     async def _write(self) -> None:
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
+                if self._finishing:
+                    return
                 responses = self._stream.due(self._loop.time())
                 for response in responses:
-                    if not await self._sent(response):
+                    if self._finishing or not await self._sent(response):
                         return
                 self._arm()
         except Exception:  # our own bug: end this one stream loudly, the client reconnects to a fresh state
