@@ -189,11 +189,11 @@ def references(
         raw = yaml.load(annotation, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         return {}, (Problem(where, field, f"is not YAML: {getattr(error, 'problem', None) or 'cannot be read'}", hint),)
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, Mapping | None):
         return {}, (Problem(where, field, f"must be a mapping, not {shown(raw)}", hint),)
     found: dict[str, tuple[Reference, ...]] = {}
     problems: list[Problem] = []
-    for version, listed in raw.items():
+    for version, listed in (raw or {}).items():
         at = f"{field}.{version}"
         if not isinstance(listed, list):
             problems.append(Problem(where, at, f"must be a list, not {shown(listed)}", hint))
