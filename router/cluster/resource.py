@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from router.cluster.objects import part
+from router.cluster.written import yaml_value
 from router.hints import nearest
 from router.problem import Problem
 from router.values import shown
@@ -185,10 +186,9 @@ def references(
 ) -> tuple[dict[str, tuple[Reference, ...]], tuple[Problem, ...]]:
     """The resources of each version as the annotation of a ModelRollout lists them."""
     hint = "write for example  v1: [deploy/iris-v1, svc/iris-v1]"
-    try:
-        raw = yaml.load(annotation, Loader=yaml.CSafeLoader)
-    except yaml.YAMLError as error:
-        return {}, (Problem(where, field, f"is not YAML: {getattr(error, 'problem', None) or 'cannot be read'}", hint),)
+    raw, complaint = yaml_value(annotation, where)
+    if complaint:
+        return {}, (Problem(where, field, complaint, hint),)
     if not isinstance(raw, Mapping | None):
         return {}, (Problem(where, field, f"must be a mapping, not {shown(raw)}", hint),)
     found: dict[str, tuple[Reference, ...]] = {}

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from router.cluster.objects import Object, part, text
 from router.cluster.resource import BUILT_IN, Reference, ResourceType
 from router.cluster.routing import Routing, routing
 from router.cluster.weight import MAX_UINT32
+from router.cluster.written import yaml_value
 from router.hints import nearest
 from router.problem import Problem
 from router.schema import Strategy
@@ -21,6 +20,7 @@ from router.values import LABEL_PATTERN, MAX_LABEL, shown
 KIND_LABEL = "iter8.tools/kind"
 SPEC = "strSpec"
 SUFFIX = "-routemap"
+MAX_VERSIONS = 32
 
 _SERVING = ("isvc", "sdep", "svc", "service", "sts", "deploy")
 """A version is called after the first of its resources of these kinds: that is what the charts put in app-version."""
@@ -67,6 +67,11 @@ class Routemap:
         return tuple(dict.fromkeys(found)) or (own, f"{own}.svc", f"{own}.svc.cluster.local")
 
     @property
+    def infer_path(self) -> bool:
+        """Whether its template rewrites paths, as the KServe charts do (backend.server)."""
+        return bool(self.routing and self.routing.paths)
+
+    @property
     def told(self) -> str:
         """How it is understood, in a sentence for status."""
         return self.routing.told if self.routing else "no routing templates: users are shared out by weights"
@@ -82,14 +87,15 @@ def routemap(
     """Read one; None when it cannot be used, and then a good one that was read before should stay in force."""
     name, namespace = text(configmap, "metadata", "name"), text(configmap, "metadata", "namespace") or "default"
     where = f"ConfigMap {namespace}/{name}"
-    written = part(configmap, "data", SPEC)
-    if not isinstance(written, str):
+    spec = part(configmap, "data", SPEC)
+    if not isinstance(spec, str):
         hint = f"write the versions under data.{SPEC}"
         return None, (Problem(where, f"data.{SPEC}", "unable to find routemap spec key in configmap", hint),)
-    try:
-        raw = yaml.load(written, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return None, (_not_a_spec(where, getattr(error, "problem", None) or "it is not YAML"),)
+    raw, complaint = yaml_value(spec, where)
+    if complaint:
+        return None, (_not_a_spec(where, complaint),)
+    if raw is None:
+        raw = {}
     if not isinstance(raw, Mapping):
         return None, (_not_a_spec(where, f"it is {shown(raw)}, not a mapping"),)
     return _Reading(name, namespace, where, cluster_scoped, types).read(raw)
@@ -123,6 +129,9 @@ class _Reading:
             return ()
         if not raw:
             self._say("versions", "routemap must at least one version", "list the primary first")  # Iter8's words
+            return ()
+        if len(raw) > MAX_VERSIONS:
+            self._say("versions", f"has {len(raw)} entries", f"at most {MAX_VERSIONS} are supported")
             return ()
         read = [self._version(one, f"versions[{index}]") for index, one in enumerate(raw)]
         names = list(self._names([resources for resources, _ in read]))

@@ -18,10 +18,10 @@ from router.cluster.objects import Object, mappings, part, text
 from router.problem import Problem
 from router.schema import Strategy
 
-_ACTION = re.compile(r"\{\{.*?\}\}", re.DOTALL)
-_ACTION_LINE = re.compile(r"^[ \t]*(?:\{\{[^\n]*?\}\}[ \t]*)+$", re.MULTILINE)
+_ACTION = re.compile(r"\{\{(?:(?!\{\{|\}\}).)*\}\}", re.DOTALL)  # never tried past the next one: linear
 _WEIGHT = re.compile(r"\{\{-?\s*(?:\(\s*)?index\s+\$?\.Weights\s+(\d+)(?:\s*\))?\s*-?\}\}")
-MAX_TEMPLATE = 64 * 1024
+MAX_TEMPLATE = 32 * 1024
+MAX_BRACKETS = 1_000
 _MARK = "weight-of-"
 _LEFT_OVER = "template-action"
 _BRANCH = "branch"
@@ -110,8 +110,10 @@ def _manifest(template: str) -> Any:
     if len(template) > MAX_TEMPLATE:
         return None
     plain = _WEIGHT.sub(rf"{_MARK}\1", template)
-    plain = _ACTION_LINE.sub("", plain)
-    plain = _ACTION.sub(_LEFT_OVER, plain)
+    lines = [one for one in plain.splitlines() if "{{" not in one or _ACTION.sub("", one).strip()]
+    plain = _ACTION.sub(_LEFT_OVER, "\n".join(lines))
+    if plain.count("{") + plain.count("[") > MAX_BRACKETS:
+        return None  # deep nesting is slow to refuse
     try:
         return yaml.load(plain, Loader=_Tolerant)
     except (yaml.YAMLError, ValueError, RecursionError):

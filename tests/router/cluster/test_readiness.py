@@ -279,7 +279,9 @@ def test_a_reference_may_leave_its_namespace_out():
 
 
 def test_a_bad_annotation_is_told():
-    assert [one.what for one in references("v1: [", "ns", "mr")[1]] == [
-        "is not YAML: did not find expected node content"
-    ]
+    (broken,) = references("v1: [", "ns", "mr")[1]
+    assert broken.what.startswith("line 2: broken YAML")
+    (twice,) = references("v1: [svc/a]\nv1: [svc/b]", "ns", "mr")[1]
+    assert twice.what == "line 2: v1: key 'v1' is given twice"
     assert [one.field for one in references("v1: svc/a\nv2: [oops]", "ns", "mr", "at")[1]] == ["at.v1", "at.v2[0]"]
+    assert references("[" * 100_000, "ns", "mr")[1][0].what == "line 1: YAML nested more than 64 levels deep"

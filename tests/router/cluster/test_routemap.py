@@ -110,10 +110,17 @@ def test_a_routemap_is_known_by_its_label():
     ("broken", "what"),
     [
         ({"metadata": {"name": "a"}, "data": {}}, "unable to find routemap spec key in configmap"),
-        (configmap("versions: ["), "cannot unmarshal routemap CM spec: did not find expected node content"),
+        (
+            configmap("versions: ["),
+            "cannot unmarshal routemap CM spec: line 2: broken YAML: "
+            "did not find expected node content while parsing a flow node",
+        ),
         (configmap("just text"), "cannot unmarshal routemap CM spec: it is 'just text', not a mapping"),
         (configmap("versions: []"), "routemap must at least one version"),
         (configmap("{}"), "routemap must at least one version"),
+        (configmap(""), "routemap must at least one version"),
+        (configmap({"versions": [{}] * 33}), "has 33 entries"),
+        (configmap("[" * 300), "cannot unmarshal routemap CM spec: line 1: YAML nested more than 64 levels deep"),
         (configmap("versions: {a: 1}"), "cannot unmarshal routemap CM spec: versions is a mapping, not a list"),
         (
             configmap("versions: [{weight: -1}]"),

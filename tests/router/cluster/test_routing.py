@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -225,6 +227,13 @@ def test_it_says_that_nothing_is_rendered():
 )
 def test_a_template_that_is_no_yaml_without_its_actions_is_searched_for_words(text, strategy):
     assert read(text)[0].strategy is strategy
+
+
+@pytest.mark.parametrize("hostile", ["{{" * 15_000, "{{}}" * 8_000 + "x", "[" * 20_000, "{" * 20_000])
+def test_a_hostile_text_takes_no_time(hostile):
+    before = time.process_time()
+    read(hostile)
+    assert time.process_time() - before < 0.5
 
 
 pieces = st.sampled_from(
