@@ -66,13 +66,13 @@ class Catalog:
         """Names that are served, or would be, from an earlier state of a file that is broken now."""
         return tuple(name for name in self._files.get(path, ()) if self._offers[name][path])
 
-    def file(self, path: str, objects: Mapping[str, Located], *, complete: bool, emptied: bool = False) -> None:
+    def file(self, path: str, objects: Mapping[str, Located], *, complete: bool) -> None:
         """Take what a file holds. If it could not be read completely, what it held before stays beside it."""
         before = self._files.get(path, {})
         now = dict(objects)
         for name in before.keys() - now.keys():
             if complete:
-                self._withdraw(name, path, with_its_file=emptied)
+                self._withdraw(name, path, with_its_file=False)
             else:
                 now[name] = before[name]
         self._files[path] = now

@@ -46,7 +46,6 @@ class _Content:
     same: bool = False
     objects: dict[str, Located] | None = None
     problems: tuple[Problem, ...] = ()
-    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +256,7 @@ class Folder:
             self._catalog.file(path, {}, complete=False)
         else:
             broken = any(problem.severity == "error" for problem in content.problems)
-            self._catalog.file(path, content.objects, complete=not broken, emptied=content.empty)
+            self._catalog.file(path, content.objects, complete=not broken)
         self._content_problems[path] = content.problems
 
     def _forget(self, path: str) -> None:
@@ -325,6 +324,9 @@ def _content(path: str, known: _Known | None, wall: float) -> _Content:
     kept = None if stamp.mtime_ns > wall * 1e9 - _RACY_NS else stamp
     if known is not None and known.digest == digest:
         return _Content(path, kept, digest, same=True)
+    if not data.strip():  # how a file looks while it is written, or when the disk is full
+        empty = Problem(path, "", "is empty", "what it held is kept; delete the file to delete its rollouts", "warning")
+        return _Content(path, kept, digest, problems=(empty,))
     try:
         parsed = parse(data, path)
     except Exception as error:  # our bug, in one file: the others must still be read
@@ -332,7 +334,7 @@ def _content(path: str, known: _Known | None, wall: float) -> _Content:
         what = f"cannot be parsed: {type(error).__name__}: {error}"
         return _Content(path, kept, digest, problems=(Problem(path, "", what, "this is a defect of headgate"),))
     objects = {located.rollout.key: located for located in parsed.rollouts}
-    return _Content(path, kept, digest, objects=objects, problems=parsed.problems, empty=not data.strip())
+    return _Content(path, kept, digest, objects=objects, problems=parsed.problems)
 
 
 def _asked_to_poll() -> bool:

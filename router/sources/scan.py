@@ -98,12 +98,14 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...], found: Scan) -> Itera
             found.links = found.links or linked
             status = entry.stat()
         except FileNotFoundError:
-            if entry.is_symlink() and is_manifest(entry.name):
+            if entry.is_symlink():  # a volume that went away, more likely than a wish
+                found.unreadable.append(entry.path)
                 found.problems[entry.path] = Problem(
                     entry.path,
                     "",
                     f"is a link to {_target(entry.path)}, which does not exist",
-                    "mend or delete the link",
+                    "mend or delete the link; what was loaded through it is kept",
+                    "error" if is_manifest(entry.name) else "warning",
                 )
             continue  # otherwise it was deleted since it was listed
         except OSError as error:

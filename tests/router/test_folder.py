@@ -399,6 +399,43 @@ def test_a_kubernetes_mount_is_read_once_and_followed_when_it_is_exchanged(tmp_p
     watch(tmp_path, scene)
 
 
+def test_what_came_through_a_link_stays_while_the_link_leads_nowhere(tmp_path: Path):
+    """A mount whose volume went away: nobody deleted the manifest."""
+    for name in ("..2026_1", "elsewhere", "models"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "..2026_1/a.yaml", manifest("a"))
+    write(tmp_path / "elsewhere/b.yaml", manifest("b"))
+    (tmp_path / "models/a.yaml").symlink_to("../..2026_1/a.yaml")
+    (tmp_path / "models/more").symlink_to("../elsewhere")
+
+    async def scene(at: Watched) -> None:
+        (tmp_path / "..2026_1").rename(tmp_path / "gone")
+        (tmp_path / "elsewhere").rename(tmp_path / "gone-too")
+        await at.until_problem("a.yaml, which does not exist")
+        await at.until_problem("elsewhere, which does not exist")
+        assert at.names() == {"a", "b"}
+        (tmp_path / "models/a.yaml").unlink()
+        (tmp_path / "models/more").unlink()
+        await at.until(lambda: not at.names())
+
+    watch(tmp_path / "models", scene, rescan=0.1)
+
+
+def test_an_emptied_file_keeps_what_it_held_until_it_is_deleted(tmp_path: Path):
+    write(tmp_path / "a.yaml", manifest("a"))
+    write(tmp_path / "b.yaml", manifest("b"))
+
+    async def scene(at: Watched) -> None:
+        (tmp_path / "a.yaml").write_text("")
+        await at.until_problem("a.yaml: is empty")
+        assert at.names() == {"a", "b"}
+        (tmp_path / "a.yaml").unlink()
+        await at.until(lambda: at.names() == {"b"})
+        assert at.words() == ""
+
+    watch(tmp_path, scene)
+
+
 def test_links_are_followed_loops_are_cut_and_broken_links_are_told(tmp_path: Path):
     outside, root = tmp_path / "outside", tmp_path / "manifests"
     write(outside / "a.yaml", manifest("a"))
@@ -638,18 +675,6 @@ def test_files_lost_one_after_another_within_the_moment_count_as_one_loss():
     assert (changes.held.missing, changes.held.known, changes.held.until) == (2, 4, 70.9)
     assert catalog.settle(69.9).drops == ()
     assert set(catalog.settle(70.9).drops) == {"a", "b"}
-
-
-def test_an_emptied_file_counts_like_a_missing_one_but_an_edited_one_does_not():
-    def lose(emptied: bool) -> bool:
-        catalog = Catalog(confirm=1.0, hold=60.0)
-        catalog.file("all", {name: one(name, "all")[name] for name in "abcd"}, complete=True)
-        catalog.settle(0.0)
-        catalog.file("all", {}, complete=True, emptied=emptied)
-        return catalog.settle(1.0).held is not None
-
-    assert lose(emptied=True)
-    assert not lose(emptied=False)
 
 
 def test_a_broken_files_memory_yields_to_a_file_that_is_whole():
