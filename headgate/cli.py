@@ -49,6 +49,9 @@ class _Cli(click.Group):
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
+        except OSError as error:  # such as a disk that is full
+            error_line(" ".join(filter(None, (error.filename and f"{error.filename}:", _reason(error)))))
+            sys.exit(1)
         sys.exit(result if isinstance(result, int) else 0)
 
     def resolve_command(
@@ -63,6 +66,10 @@ class _Cli(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 class _UnknownCommand(click.UsageError):

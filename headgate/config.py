@@ -27,7 +27,7 @@ from router.problem import Problem
 from router.rules import Broken
 from router.schema import Part
 from router.state_file import NAME
-from router.values import Duration, Label, PositiveDuration, Text, fault, shown
+from router.values import Duration, Label, PositiveDuration, Text, fault, is_ip, shown
 from router.words import in_our_words
 from xds import ir
 
@@ -52,6 +52,19 @@ def _readable(path: Path) -> Path:
         ) from None
 
 
+def _ip(address: str) -> str:
+    if not is_ip(address):
+        raise fault(f"{shown(address)} is not an IP address", "Envoy listens on IP addresses, such as 0.0.0.0 or ::")
+    return address
+
+
+def _needed(address: str) -> str:
+    if not address:
+        raise fault("is empty", "write 0.0.0.0 for all addresses, 127.0.0.1 for this machine only")
+    return address
+
+
+Address = Annotated[Text, AfterValidator(_needed)]
 AnyPath = Annotated[Path, BeforeValidator(_path)]
 File = Annotated[Path, BeforeValidator(_path), AfterValidator(_readable)]
 Port = Annotated[int, Strict(), Field(ge=0, le=65535)]
@@ -97,7 +110,7 @@ class XdsTls(Tls):
 class Xds(Part):
     """Where Envoys connect. An idle stream is pinged every `keepalive`, so that a dead Envoy is noticed."""
 
-    address: Text = "127.0.0.1"
+    address: Address = "127.0.0.1"
     port: Port = 18000
     tls: XdsTls | None = None
     keepalive: PositiveDuration = 30.0
@@ -106,7 +119,7 @@ class Xds(Part):
 class Http(Part):
     """Where health, status and metrics are."""
 
-    address: Text = "127.0.0.1"
+    address: Address = "127.0.0.1"
     port: Port = 18001
 
 
@@ -114,7 +127,7 @@ class Listener(Part):
     """A port that every Envoy of the gateway opens for users."""
 
     name: Label = "http"
-    address: Text = "127.0.0.1"
+    address: Annotated[Text, AfterValidator(_ip)] = "127.0.0.1"
     port: Port = 10000
     tls: Tls | None = None
 

@@ -259,7 +259,7 @@ def timestamp(seconds: float | None) -> str | None:
 def unknown(kind: str, name: str, known: Iterable[str]) -> Document:
     """The answer to a name that is not there: what was probably meant, or what there is."""
     names = sorted(known)
-    near = nearest(name, names)
+    near = _nearest_model(name, names)
     if near is not None:
         hint = f"did you mean {near!r}?"
     elif names:
@@ -268,6 +268,17 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> Document:
     else:
         hint = f"there is no {kind} at all"
     return {"error": f"no {kind} {name!r}", "hint": hint}
+
+
+def _nearest_model(name: str, names: list[str]) -> str | None:
+    """By the name alone: a namespace that they share makes no two models alike."""
+    namespace, _, rest = name.rpartition("/")
+    elsewhere = {one.rpartition("/")[2]: one for one in names}
+    here = {one.rpartition("/")[2]: one for one in names if one.rpartition("/")[0] == namespace}
+    for known in ({rest: elsewhere[rest]} if rest in elsewhere else {}, here, elsewhere):
+        if near := nearest(rest, list(known)):
+            return known[near]
+    return None
 
 
 def worst_first(models: Iterable[Document]) -> Iterator[Document]:

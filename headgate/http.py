@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 from prometheus_client import CollectorRegistry, Gauge, Info, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
@@ -23,12 +25,22 @@ Checks = Callable[[], Mapping[str, bool]]
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+def _quiet_about_clients(record: logging.LogRecord) -> bool:
+    """Garbage from a client is answered with 400; a traceback in our log would help nobody."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage))
+
+
+_log = logging.getLogger("headgate.http")
+_log.addFilter(_quiet_about_clients)
+
+
 class HttpServer:
     """Serves one `Status`. `start` raises OSError when the port is taken."""
 
     def __init__(self, status: Status, registry: CollectorRegistry, checks: Checks, *, address: str, port: int) -> None:
         self._address, self._wanted_port = address, port
-        self._runner = web.AppRunner(application(status, registry, checks), access_log=None, shutdown_timeout=1.0)
+        app = application(status, registry, checks)
+        self._runner = web.AppRunner(app, access_log=None, logger=_log, shutdown_timeout=1.0)
         self.port = 0
 
     async def start(self) -> None:

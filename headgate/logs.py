@@ -31,5 +31,6 @@ def set_up(config: Log) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.ERROR)  # warns of every stream that a stop ends
     for ours in ("headgate", "router", "xds"):
         logging.getLogger(ours).setLevel(config.level.upper())

@@ -62,7 +62,8 @@ def models_table(models: Iterable[Document], now: datetime) -> Table:
     """A row per version; what belongs to the model stands in its first row."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("MODEL", "STATE", "ENVOYS", "VERSION", "WEIGHT", "MIRROR", "MATCH", "READY", "FOR", "REASON"):
-        table.add_column(name, justify="right" if name in ("WEIGHT", "MIRROR") else "left")
+        # On a narrow terminal the reason gives way, not the names.
+        table.add_column(name, justify="right" if name in ("WEIGHT", "MIRROR") else "left", no_wrap=name != "REASON")
     for one in models:
         state = Text(one["state"], style=_STATES.get(one["state"], ""))
         applied = f"{one['envoys']['applied']}/{one['envoys']['total']}"

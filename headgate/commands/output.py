@@ -60,14 +60,19 @@ def complain(problems: Iterable[Problem]) -> None:
 
 
 def coloured(stream: Any) -> bool:
-    return not os.environ.get("NO_COLOR") and bool(stream.isatty())
+    return not os.environ.get("NO_COLOR") and is_terminal(stream)
+
+
+def is_terminal(stream: Any) -> bool:
+    """A stream that was closed before we began is None."""
+    return stream is not None and bool(stream.isatty())
 
 
 def console() -> Console:
     """Where tables go. Not cut off when the output is a file or a pipe."""
     from rich.console import Console
 
-    terminal = sys.stdout.isatty()
+    terminal = is_terminal(sys.stdout)
     return Console(highlight=False, width=None if terminal else 250, no_color=not coloured(sys.stdout))
 
 
@@ -102,6 +107,14 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether an argument was text: Python keeps other bytes as lone surrogates."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
+
+
 def model_key(name: str) -> str:
     """A model as users may write it: `iris` is short for `default/iris`."""
-    return name if "/" in name else f"default/{name}"
+    namespace, slash, rest = name.rpartition("/")
+    if not is_unicode(name) or not rest or "/" in namespace or (slash and not namespace):
+        raise click.UsageError(f"{name!r} is not a model: write NAME or NAMESPACE/NAME")
+    return f"{namespace or 'default'}/{rest}"

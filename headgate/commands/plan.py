@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from headgate.commands.folder import chosen, config_option, folder_argument, not_ready_option, plan_folder
-from headgate.commands.output import BAD_INPUT, complain, draw, emit, examples, output_option
+from headgate.commands.output import BAD_INPUT, complain, draw, emit, error_line, examples, output_option
 
 
 @click.command(
@@ -40,6 +40,8 @@ def plan(folder: Path, model: str | None, not_ready: tuple[str, ...], file: Path
             if number:
                 click.echo()
             draw(show.plan(document))
+        if not documents and not found.errors:
+            error_line(f"there are no rollouts in {folder}", severity="warning")
     else:
         emit(documents, form)
     return BAD_INPUT if found.errors else 0

@@ -9,7 +9,7 @@ import click
 
 from headgate.commands.control_plane import ask, url_option
 from headgate.commands.folder import chosen, plan_folder
-from headgate.commands.output import Failure, draw, emit, examples, model_key, output_option
+from headgate.commands.output import Failure, draw, emit, examples, is_unicode, model_key, output_option
 
 if TYPE_CHECKING:
     from headgate.documents import Document
@@ -33,6 +33,9 @@ def who(model: str, keys: tuple[str, ...], url: str, manifests: Path | None, for
     hashes it to one of 10,000 buckets, and each version owns a range of them as wide as its weight.
     """
     key = model_key(model)
+    for user in keys:
+        if not is_unicode(user) or not user.isprintable():
+            raise click.UsageError(f"KEY {user!r} is no header value: write printable text in UTF-8")
     found = _offline(manifests, key, keys) if manifests is not None else _online(url, key, keys)
     if form != "table":
         emit(found, form)

@@ -152,6 +152,17 @@ def test_help_is_instant() -> None:
             "error: /nonexistent: there is no such folder (create it or mend --manifests)\n",
         ),
         (["serve", "--xds", "1:²"], "error: --xds '1:²' is not HOST:PORT, such as 127.0.0.1:18000 "),
+        *(
+            (
+                [*command, name],
+                f"error: {name!r} is not a model: write NAME or NAMESPACE/NAME (see 'headgate {command[0]} --",
+            )
+            for command in (["status"], ["plan", str(ROOT / "docs"), "--model"])
+            for name in ("a/b/c", "", "a/", "/a")
+        ),
+        (["who", "iris", "a\udcff"], "error: KEY 'a\\udcff' is no header value: write printable text in UTF-8 (see "),
+        (["who", "iris", "a\nb"], "error: KEY 'a\\nb' is no header value: write printable text in UTF-8 (see "),
+        (["who", "\udcff", "a"], "error: '\\udcff' is not a model: write NAME or NAMESPACE/NAME (see "),
         (["bootstrap", "--node-id", ""], "error: --node-id is empty (see 'headgate bootstrap --help')\n"),
         *(
             ([command, "/nonexistent"], "error: /nonexistent: there is no such folder or file (create it or mend the ")
@@ -199,6 +210,21 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     command = f"{sys.executable} -c 'from headgate.cli import main; main()' bootstrap | head -c 1"
     shown = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, check=True)
     assert (shown.stdout, shown.stderr) == ("n", "")
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        shown = subprocess.run(
+            [sys.executable, "-m", "headgate", "bootstrap"], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+    assert (shown.returncode, shown.stderr) == (1, "error: no space left on device\n")
+
+
+def test_a_closed_output_is_no_traceback(manifests: Path, put) -> None:
+    put("iris")
+    command = f"exec {sys.executable} -m headgate plan {manifests} >&-"
+    shown = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert (shown.returncode, shown.stderr) == (0, "")
 
 
 def test_colours_only_on_a_terminal() -> None:
@@ -286,6 +312,12 @@ def test_plan_answers_what_if(manifests: Path, put) -> None:
     assert [route["targets"] for route in found["routes"]] == [[{"version": "v1", "weight": 100.0}]]
     assert found["why"][0] == "v2 is not ready (assumed not ready): its 25 % goes to v1"
     assert result.exit_code == 0
+
+
+def test_plan_of_nothing_says_so(tmp_path: Path) -> None:
+    result = run("plan", tmp_path)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"warning: there are no rollouts in {tmp_path}\n"
 
 
 def test_plan_of_an_unknown_version_is_an_error(manifests: Path, put) -> None:

@@ -118,6 +118,13 @@ MISTAKES = {
         "(check the path and its rights)",
         "headgate.yaml:1: xds.tls.key: cannot read no.key: no such file or directory (check the path and its rights)",
     ],
+    "gateways: [{listeners: [{address: localhost}]}]": [
+        "headgate.yaml:1: gateways[0].listeners[0].address: 'localhost' is not an IP address "
+        "(Envoy listens on IP addresses, such as 0.0.0.0 or ::)"
+    ],
+    "http: {address: ''}": [
+        "headgate.yaml:1: http.address: is empty (write 0.0.0.0 for all addresses, 127.0.0.1 for this machine only)"
+    ],
     "xds: {port: 1}\nxds: {port: 2}": ["headgate.yaml:2: xds: key 'xds' is given twice (keep one of them)"],
     "[]": ["headgate.yaml:1: must be a mapping, not a list (write its fields as name: value)"],
     "xds: {}\n---\nxds: {}": [

@@ -162,3 +162,20 @@ def test_a_taken_port_is_an_os_error(plane) -> None:
             await first.stop()
 
     asyncio.run(scenario())
+
+
+def test_garbage_of_a_client_is_answered_and_leaves_no_traceback_in_the_log(plane, caplog) -> None:
+    async def scenario() -> bytes:
+        server = HttpServer(plane.status, CollectorRegistry(), dict, address="127.0.0.1", port=0)
+        await server.start()
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n")
+            answer = await reader.readline()
+            writer.close()
+            return answer
+        finally:
+            await server.stop()
+
+    assert b" 400 " in asyncio.run(scenario())
+    assert "Traceback" not in caplog.text

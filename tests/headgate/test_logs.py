@@ -16,7 +16,10 @@ from headgate.logs import set_up
 def restored() -> Iterator[None]:
     """Whatever is set up here does not outlive the test."""
     root = logging.getLogger()
-    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in ("", "headgate", "xds")}
+    handlers, levels = (
+        root.handlers[:],
+        {name: logging.getLogger(name).level for name in ("", "headgate", "xds", "grpc._cython.cygrpc")},
+    )
     yield
     root.handlers[:] = handlers
     for name, level in levels.items():
@@ -48,3 +51,9 @@ def test_the_level_holds_for_ours_and_others_only_warn(capsys: pytest.CaptureFix
     set_up(Log(level="error"))
     logging.getLogger("headgate").warning("not important enough")
     assert [line.split()[-1] for line in capsys.readouterr().err.splitlines()] == ["ours"]
+
+
+def test_streams_that_a_stop_ends_are_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up(Log())
+    logging.getLogger("grpc._cython.cygrpc").warning("Aborting method due to server stop.")
+    assert capsys.readouterr().err == ""

@@ -221,3 +221,10 @@ def test_a_name_that_is_not_there_is_answered_with_what_was_meant() -> None:
 def test_unknown_times_are_not_made_up() -> None:
     assert timestamp(None) is None
     assert timestamp(0) is None
+
+
+def test_a_shared_namespace_makes_no_two_names_alike() -> None:
+    assert unknown("model", "default/nope", ["default/iris"])["hint"] == "known: default/iris"
+    assert unknown("model", "default/irs", ["default/iris", "x/irsa"])["hint"] == "did you mean 'default/iris'?"
+    assert unknown("model", "default/wine", ["default/iris", "shop/wine"])["hint"] == "did you mean 'shop/wine'?"
+    assert unknown("model", "default/wine", [])["hint"] == "there is no model at all"
