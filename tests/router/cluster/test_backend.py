@@ -155,3 +155,9 @@ def test_seldons_predictors_are_versions():
 def test_a_version_that_cannot_be_reached_is_told():
     assert of("cm/settings").what == "no resource of the version can receive requests"
     assert of("isvc/gone").what == "does not exist"
+
+
+def test_what_serves_is_found_whatever_the_order():
+    found = of("deploy/back", "svc/front", svc_front=service({"port": 80}), svc_back=service({"port": 81}))
+    assert found.service == "front"
+    assert of("svc/front", "isvc/a", svc_front=service({"port": 80}), isvc_a=isvc("ModelMesh")).shared

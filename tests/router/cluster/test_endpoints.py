@@ -133,3 +133,8 @@ def test_whatever_the_slices_say(slices, random):
     assert bool(used) >= bool(able)
     random.shuffle(slices)
     assert served(SERVICE, slices) == found
+
+
+def test_a_terminating_endpoint_that_does_not_say_whether_it_serves_does_as_its_readiness_says():
+    assert addresses(slice_of(pod("10.0.0.1", ready=True, terminating=True))) == ["10.0.0.1:8080"]
+    assert addresses(slice_of(pod("10.0.0.1", ready=False, terminating=True))) == []

@@ -285,3 +285,12 @@ def test_a_bad_annotation_is_told():
     assert twice.what == "line 2: v1: key 'v1' is given twice"
     assert [one.field for one in references("v1: svc/a\nv2: [oops]", "ns", "mr", "at")[1]] == ["at.v1", "at.v2[0]"]
     assert references("[" * 100_000, "ns", "mr")[1][0].what == "line 1: YAML nested more than 64 levels deep"
+
+
+def test_one_good_entry_of_a_type_suffices():
+    twice = [{"type": "Ready", "status": "False"}, {"type": "ready", "status": "True"}]
+    assert readiness(ISVC, conditioned(*twice)).ready
+
+
+def test_an_observed_generation_of_zero_is_one_too():
+    assert observed_generation({"status": {"observedGeneration": 2}}, {"observedGeneration": 0}) == 0

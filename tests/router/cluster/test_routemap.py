@@ -327,3 +327,15 @@ def test_no_annotation_no_change():
     before = own("blue-green")
     assert reweighted(before, {})[0] is before
     assert reweighted(before, {"unknown": 3})[0] is before
+
+
+def test_a_heavy_primary_does_not_shrink_a_percentage():
+    spec = with_template(COPY, weight=50)
+    spec["versions"][0]["weight"] = 4_000_000_000
+    assert turned(spec).spec.versions[1].mirror.percent == 50
+
+
+def test_the_kserve_charts_rewrite_paths():
+    rewritten = MATCH.replace("    route:", "    rewrite: {uri: /v2/models/wisdom-1/infer}\n    route:", 1)
+    assert routemap(configmap(with_template(rewritten)))[0].infer_path
+    assert not routemap(configmap(with_template(MATCH)))[0].infer_path

@@ -246,3 +246,25 @@ def test_any_text_gets_an_answer(lines):
     found, _ = read("\n".join(lines))
     assert 0 not in found.mirrors
     assert 0 not in found.matches
+
+
+def test_a_lone_arm_with_a_weight_is_no_split():
+    weighed = GATEWAY_CANARY.replace("port: 80}", "port: 80, weight: 100}")
+    assert read(weighed)[0].strategy is Strategy.CANARY
+
+
+def test_hosts_that_only_rendering_would_tell_are_left_out():
+    assert read(MESH_CANARY.replace("[wisdom.modelmesh-serving]", "['{{ .Name }}.ns', a.ns]"))[0].hosts == ("a.ns",)
+
+
+def test_the_headers_of_an_entry_with_a_mirror_are_the_copys():
+    template = """\
+spec:
+  http:
+  - rewrite: {uri: /v2/models/x/infer}
+    headers: {request: {set: {mm-vmodel-id: wisdom-1}}}
+    mirror: {host: wisdom-1.ns}
+    route: [{destination: {host: wisdom-0.ns}}]
+"""
+    assert read(template)[0].paths == {0: "/v2/models/x/infer"}
+    assert read(template)[0].mirrors == {1: 100.0}

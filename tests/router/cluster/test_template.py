@@ -340,3 +340,13 @@ def test_any_values_give_valid_manifests_or_reasons(values, changes):
     assert bool(rendered.documents) != any(one.severity == "error" for one in rendered.problems)
     for raw in of_kind(rendered.documents, "ModelRollout"):
         assert isinstance(read(raw, "rendered"), ModelRollout)
+
+
+def test_a_versions_port_wins_over_the_applications():
+    values = release(versions=[{"port": 8080}, {}])
+    values["application"]["port"] = 9000
+    assert [one.backend.service.port for one in rollout(values).spec.versions] == [8080, 9000]
+
+
+def test_an_empty_text_is_no_text():
+    assert rollout(mesh("canary", modelVersions=[{"name": ""}])).spec.versions[0].name == "wisdom-0"

@@ -78,3 +78,7 @@ def test_huge_weights_keep_their_proportions(wanted):
     largest = max(wanted.values()) or 1
     for name, one in wanted.items():
         assert abs(got[name] / (max(got.values()) or 1) - one / largest) <= 2 / MAX_WEIGHT
+
+
+def test_the_largest_weight_is_iter8s():
+    assert override([(CM, annotated("4294967295"))]) == (2**32 - 1, ())
