@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from xds.resources import Resource, Type
 from xds.stream import STATE_OF_WORLD, Stream, Subscription
-from xds.wire import Request
+from xds.wire import Framed, Request
 
 WILDCARD = "*"
 
@@ -66,5 +66,5 @@ class DeltaStream(Stream):
                 subscription.want[name] = None
                 subscription.forced.add(name)
 
-    def _compose(self, subscription: Subscription, sent: Sequence[Resource], removed: Sequence[str]) -> bytes:
+    def _compose(self, subscription: Subscription, sent: Sequence[Resource], removed: Sequence[str]) -> Framed:
         return self._framer.delta(subscription.type, sent, removed)

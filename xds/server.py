@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from time import monotonic
 from typing import Any, cast
 
 import grpc
@@ -213,7 +214,7 @@ class _Connection:
         self._wake.set()
 
     def receive(self, request: Request) -> None:
-        kind, now, stream = by_url(request.type_url), self._loop.time(), self._stream
+        kind, now, stream = by_url(request.type_url), monotonic(), self._stream
         before = stream.subscriptions.get(kind) if kind else None
         sent = before.in_flight if before is not None else None
         known = stream.last_rejection
@@ -270,15 +271,20 @@ class _Connection:
                 self._wake.clear()
                 if self._finishing:
                     return
-                responses = self._stream.due(self._loop.time())
-                for response in responses:
-                    if self._finishing or not await self._sent(response):
-                        return
+                if not await self._flush():
+                    return
                 self._arm()
         except Exception:  # our own bug: end this one stream loudly, the client reconnects to a fresh state
             log.exception("%s: %s: the stream failed", self.member.gateway, self.member.id)
             if self._reader is not None:
                 self._reader.cancel()
+
+    async def _flush(self) -> bool:
+        """Write all that is due. In a method of its own, so that an idle writer holds no response in its frame."""
+        for response in self._stream.due(monotonic()):
+            if self._finishing or not await self._sent(response):
+                return False
+        return True
 
     async def _sent(self, response: Response) -> bool:
         try:
@@ -297,7 +303,7 @@ class _Connection:
             self._timer = None
         deadline = self._stream.next_deadline()
         if deadline is not None:
-            self._timer = self._loop.call_at(deadline, self._wake.set)
+            self._timer = self._loop.call_later(max(0.0, deadline - monotonic()), self._wake.set)
 
     async def close(self) -> None:
         self._cache.unwatch(self)

@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 from xds.resources import Resource, Type
 from xds.stream import STATE_OF_WORLD, Stream, Subscription
-from xds.wire import Request
+from xds.wire import Framed, Request
 
 WILDCARD = "*"
 
@@ -57,7 +57,7 @@ class SotwStream(Stream):
             subscription.owes_answer = False
             subscription.proved = True
 
-    def _compose(self, subscription: Subscription, sent: Sequence[Resource], removed: Sequence[str]) -> bytes:
+    def _compose(self, subscription: Subscription, sent: Sequence[Resource], removed: Sequence[str]) -> Framed:
         resources = list(sent)
         if subscription.type in STATE_OF_WORLD:
             resources = [resource for resource in subscription.held.values() if resource.body]

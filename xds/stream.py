@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from xds.cache import Cache, Changes, Gone, Rejection
 from xds.resources import Resource, Type
-from xds.wire import Framer, Node, Request, with_nonce
+from xds.wire import Framed, Framer, Node, Request
 
 GATE_DEADLINE = 2.0
 """Seconds until a gate opens for a client that, say, ACKed a cluster but never asked for its endpoints."""
@@ -124,7 +124,6 @@ class Stream:
     def __init__(self, cache: Cache, framer: Framer | None = None) -> None:
         self._cache = cache
         self._framer = framer or Framer()
-        self._count = 0
         self._asked_for: set[str] = set()  # routes of eager scopes that the client is about to subscribe to
         self._returned = False  # the client may hold routes that it has not told us of yet
         self._cold: set[str] = set()  # clusters sent before the client's first word about endpoints
@@ -240,7 +239,7 @@ class Stream:
     def _read(self, subscription: Subscription, request: Request, first: bool, now: float) -> None:
         raise NotImplementedError
 
-    def _compose(self, subscription: Subscription, sent: Sequence[Resource], removed: Sequence[str]) -> bytes:
+    def _compose(self, subscription: Subscription, sent: Sequence[Resource], removed: Sequence[str]) -> Framed:
         """The response's bytes without nonce; `held` is already what the client will have."""
         raise NotImplementedError
 
@@ -405,12 +404,10 @@ class Stream:
         subscription.owed_since = None
         if subscription.type is Type.CLUSTER:
             self._warm(send, before)
-        self._count += 1
-        nonce = f"{self._count:x}"
-        subscription.nonce = nonce
-        subscription.in_flight = _Sent(nonce, now, before, removed, len(send))
-        body = with_nonce(self._compose(subscription, send, tuple(removed)), nonce)
-        return Response(subscription.type, nonce, body, tuple(before))
+        framed = self._compose(subscription, send, tuple(removed))
+        subscription.nonce = framed.nonce
+        subscription.in_flight = _Sent(framed.nonce, now, before, removed, len(send))
+        return Response(subscription.type, framed.nonce, framed.body, tuple(before))
 
     def _holds_answer(self, subscription: Subscription, now: float) -> bool:
         """A first answer without what waits at a gate tells a client to delete it, or that there is nothing."""

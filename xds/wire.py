@@ -196,29 +196,40 @@ def delta_response(type_url: str, resources: Iterable[Resource], removed: Iterab
     return b"".join(parts)
 
 
-def with_nonce(response: bytes, nonce: str) -> bytes:
-    """Fields may come in any order, so the shared bytes stay untouched and each stream appends its own nonce."""
-    return response + _field(5, nonce.encode())
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """A response as it goes on the wire, and the nonce that is in it."""
+
+    nonce: str
+    body: bytes
 
 
 class Framer:
-    """Builds each response once and hands the same bytes to every stream that is due the same content."""
+    """Builds each response once and hands the same bytes to every stream that is due the same content.
+
+    The nonce is shared as well: on one stream it only has to tell a response from the others of its type that may still
+    be answered, and there is one in flight at a time. So 1,000 streams hold one copy of a push, not 1,000.
+    """
 
     def __init__(self, keep: int = 256, keep_bytes: int = 64 * 1024 * 1024) -> None:
-        self._made: dict[tuple[object, ...], bytes] = {}
+        self._made: dict[tuple[object, ...], Framed] = {}
+        self._count = 0
         self._keep, self._keep_bytes, self._held = keep, keep_bytes, 0
 
-    def delta(self, type_url: str, resources: Sequence[Resource], removed: Sequence[str]) -> bytes:
+    def delta(self, type_url: str, resources: Sequence[Resource], removed: Sequence[str]) -> Framed:
         key = ("delta", type_url, *[r.version for r in resources], "-", *removed)
         return self._made.get(key) or self._put(key, delta_response(type_url, resources, removed))
 
-    def sotw(self, type_url: str, version: str, resources: Sequence[Resource]) -> bytes:
+    def sotw(self, type_url: str, version: str, resources: Sequence[Resource]) -> Framed:
         key = ("sotw", type_url, version, *[r.version for r in resources])
         return self._made.get(key) or self._put(key, sotw_response(type_url, version, resources))
 
-    def _put(self, key: tuple[object, ...], made: bytes) -> bytes:
-        while self._made and (len(self._made) >= self._keep or self._held + len(made) > self._keep_bytes):
-            self._held -= len(self._made.pop(next(iter(self._made))))
+    def _put(self, key: tuple[object, ...], response: bytes) -> Framed:
+        self._count += 1
+        nonce = f"{self._count:x}"
+        made = Framed(nonce, response + _field(5, nonce.encode()))
+        while self._made and (len(self._made) >= self._keep or self._held + len(made.body) > self._keep_bytes):
+            self._held -= len(self._made.pop(next(iter(self._made))).body)
         self._made[key] = made
-        self._held += len(made)
+        self._held += len(made.body)
         return made

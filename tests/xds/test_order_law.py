@@ -20,7 +20,7 @@ from xds.delta import DeltaStream
 from xds.resources import Resource, Resources, Type
 from xds.sotw import SotwStream
 from xds.stream import GATE_DEADLINE, LONGEST_REST, STATE_OF_WORLD, Stream
-from xds.wire import Node, Request
+from xds.wire import Framed, Node, Request
 
 MODELS = ("a", "b", "c")
 VERSIONS = ("v1", "v2", "shared")
@@ -65,18 +65,22 @@ class Taste:
 
 
 class Recorder:
-    """Stands in for the framer: what a response says, as values."""
+    """Stands in for the framer: what a response says, as values. Equal content has an equal nonce, as there."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Sequence[Resource], Sequence[str]]] = []
+        self.nonces: dict[object, str] = {}
 
-    def delta(self, kind: str, sent: Sequence[Resource], removed: Sequence[str]) -> bytes:
+    def delta(self, kind: str, sent: Sequence[Resource], removed: Sequence[str]) -> Framed:
         self.said.append((tuple(sent), removed))
-        return b""
+        return self._framed(kind, tuple(sent), tuple(removed))
 
-    def sotw(self, kind: str, version: str, sent: Sequence[Resource]) -> bytes:
+    def sotw(self, kind: str, version: str, sent: Sequence[Resource]) -> Framed:
         self.said.append((tuple(sent), ()))
-        return b""
+        return self._framed(kind, tuple(sent), ())
+
+    def _framed(self, *content: object) -> Framed:
+        return Framed(self.nonces.setdefault(content, f"n{len(self.nonces)}"), b"")
 
 
 class SlowEnvoy:

@@ -85,12 +85,15 @@ def test_garbage_is_refused_as_garbage(read: object, raw: bytes) -> None:
 def test_responses_are_what_envoy_expects(contents: list[tuple[str, bytes]], removed: list[str]) -> None:
     resources = [Resource.of(name, body) for name, body in contents]
     framer = wire.Framer(keep=2)
-    delta = DeltaDiscoveryResponse.parse(wire.with_nonce(framer.delta("type/X", resources, removed), "7"))
-    assert (delta.type_url, delta.nonce, delta.removed_resources) == ("type/X", "7", removed)
+    framed = framer.delta("type/X", resources, removed)
+    delta = DeltaDiscoveryResponse.parse(framed.body)
+    assert (delta.type_url, delta.nonce, delta.removed_resources) == ("type/X", framed.nonce, removed)
     assert [(r.name, r.version) for r in delta.resources] == [(r.name, r.version) for r in resources]
     assert [r.resource.value for r in delta.resources if r.resource] == [r.body for r in resources]
-    sotw = DiscoveryResponse.parse(wire.with_nonce(framer.sotw("type/X", "v", resources), "8"))
-    assert (sotw.type_url, sotw.version_info, sotw.nonce) == ("type/X", "v", "8")
+    other = framer.sotw("type/X", "v", resources)
+    sotw = DiscoveryResponse.parse(other.body)
+    assert (sotw.type_url, sotw.version_info, sotw.nonce) == ("type/X", "v", other.nonce)
+    assert framed.nonce != other.nonce
     assert [r.value for r in sotw.resources] == [r.body for r in resources]
     assert {r.type_url for r in sotw.resources} <= {"type/X"}
 
