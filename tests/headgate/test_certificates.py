@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headgate.certificates import Certificates
 from headgate.config import Gateway
+from headgate.expiry import ends
 from router.problem import Problem
 from xds.resources import Resource
 from xds.translate import secret, validation_context
@@ -150,3 +155,60 @@ def test_turning_the_link_of_a_mounted_secret_is_noticed(certificate, tmp_path: 
         task.cancel()
 
     asyncio.run(scenario())
+
+
+def test_an_expired_certificate_does_not_take_the_place_of_a_good_one(certificate, authority, caplog) -> None:
+    pem, key = certificate("server")
+    seen = Seen()
+    certificates = Certificates([gateway(pem, key)], seen.publish, seen.report)
+    certificates.load()
+    old = authority.issue_cert("localhost", not_after=datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC))
+    old.cert_chain_pems[0].write_to_path(str(pem))
+    old.private_key_pem.write_to_path(str(key))
+    certificates.load()
+    certificates.load()
+    assert seen.published == 1
+    assert [problem.what for problem in seen.problems] == [f"certificate {pem} expired at 2020-01-02 03:04:05 UTC"]
+    assert caplog.text.count("expired at") == 1
+
+
+def test_an_expired_certificate_is_better_than_none(authority, tmp_path: Path) -> None:
+    old = authority.issue_cert("localhost", not_after=datetime(2020, 1, 1, tzinfo=UTC))
+    old.cert_chain_pems[0].write_to_path(str(tmp_path / "old.pem"))
+    old.private_key_pem.write_to_path(str(tmp_path / "old.key"))
+    seen = Seen()
+    Certificates([gateway(tmp_path / "old.pem", tmp_path / "old.key")], seen.publish, seen.report).load()
+    assert "edge/https" in seen.secrets["edge"]
+    assert "expired at 2020-01-01 00:00:00 UTC" in seen.problems[0].what
+
+
+def test_a_certificate_that_ends_while_we_run_is_told(certificate) -> None:
+    async def scenario() -> None:
+        pem, key = certificate("server")
+        end = ends(pem.read_bytes())
+        assert end is not None
+        now = end.timestamp() - 1
+        seen = Seen()
+        certificates = Certificates([gateway(pem, key)], seen.publish, seen.report, every=0.001, clock=lambda: now)
+        task = await running(certificates, seen)
+        assert seen.problems == ()
+        now += 1
+        await seen.until(lambda: bool(seen.problems))
+        task.cancel()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("year", [1960, 2049, 2050, 2199])
+def test_the_end_of_a_certificate_is_read_from_its_bytes(authority, year: int) -> None:
+    end = datetime(year, 12, 31, 23, 59, 58, tzinfo=UTC)
+    issued = authority.issue_cert("localhost", not_before=datetime(1955, 1, 1, tzinfo=UTC), not_after=end)
+    assert ends(issued.cert_chain_pems[0].bytes()) == end
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=80))
+def test_bytes_that_are_no_certificate_have_no_end(noise: bytes) -> None:
+    pem = ssl.DER_cert_to_PEM_cert(noise).encode()
+    assert ends(pem) is None
+    assert ends(noise) is None
