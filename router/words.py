@@ -87,7 +87,9 @@ def _whole_hint(value: object) -> str:
 
 
 def _text_hint(value: object) -> str:
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool):  # what was written is not known any more: it may have been the name "no"
+        return "put it in quotes: YAML takes yes, no, on and off for true and false"
+    if isinstance(value, int | float):
         return f'put it in quotes: "{shown(value)}"'
     return "write a text"
 

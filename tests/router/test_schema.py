@@ -182,7 +182,7 @@ BAD = [
     ((*HEADER, "prefix"), "t", "spec.versions[1].match[0].headers[0]: has exact and prefix (give exactly one of exact, prefix, suffix, contains, regex, present)"),
     (HEADER, {"name": "a"}, "spec.versions[1].match[0].headers[0]: has none of exact, prefix, suffix, contains, regex, present (give exactly one of exact, prefix, suffix, contains, regex, present)"),
     (HEADER, {"name": "a", "present": False}, "spec.versions[1].match[0].headers[0].present: must be true, not false (write true)"),
-    (HEADER, {"name": "a", "exact": True}, "spec.versions[1].match[0].headers[0].exact: must be text, not true (put it in quotes: \"true\")"),
+    (HEADER, {"name": "a", "exact": True}, "spec.versions[1].match[0].headers[0].exact: must be text, not true (put it in quotes: YAML takes yes, no, on and off for true and false)"),
     (HEADER, {"name": "a", "prefix": ""}, "spec.versions[1].match[0].headers[0].prefix: is empty (to match any value, use present: true)"),
     (HEADER, {"name": "a b", "exact": "x"}, "spec.versions[1].match[0].headers[0].name: 'a b' is not a header name (use letters, digits and any of !#$%&'*+-.^_`|~)"),
     (HEADER, {"name": ":path", "exact": "x"}, "spec.versions[1].match[0].headers[0].name: ':path' is no ordinary header (use path)"),
