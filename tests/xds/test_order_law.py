@@ -70,6 +70,7 @@ class Recorder:
     def __init__(self) -> None:
         self.said: list[tuple[Sequence[Resource], Sequence[str]]] = []
         self.nonces: dict[object, str] = {}
+        self.spoken = 0
 
     def delta(self, kind: str, sent: Sequence[Resource], removed: Sequence[str]) -> Framed:
         self.said.append((tuple(sent), removed))
@@ -80,6 +81,7 @@ class Recorder:
         return self._framed(kind, tuple(sent), ())
 
     def _framed(self, *content: object) -> Framed:
+        self.spoken += 1
         return Framed(self.nonces.setdefault(content, f"n{len(self.nonces)}"), b"")
 
 
@@ -212,11 +214,11 @@ class World:
         """Let everything be said, a bounded number of times; gates may time out when nothing else is to happen."""
         envoy, quiet = self.envoy, 0
         for _ in range(400):
-            before = envoy.stream._count
+            before = envoy.recorder.spoken
             for kind in Type:
                 envoy.speak(kind)
                 envoy.hear()
-            if any(envoy.words.values()) or envoy.stream._count != before:
+            if any(envoy.words.values()) or envoy.recorder.spoken != before:
                 continue
             quiet += 1
             if quiet > 3 or not (envoy.stream.lagging() or envoy.stream.is_due()):
