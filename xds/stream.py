@@ -41,6 +41,7 @@ STATE_OF_WORLD = (Type.CLUSTER, Type.LISTENER, Type.SCOPE)
 
 _ROUTED = (Type.SCOPE, Type.ROUTE)
 _BY_URL = {str(kind): kind for kind in Type}
+_IN_ORDER = tuple(Type)
 
 
 def by_url(type_url: str) -> Type | None:
@@ -151,7 +152,7 @@ class Stream:
         if subscription is None:
             subscription = Subscription(kind)
             made = {**self.subscriptions, kind: subscription}
-            self.subscriptions = {one: made[one] for one in Type if one in made}
+            self.subscriptions = {one: made[one] for one in _IN_ORDER if one in made}
         self._read(subscription, request, first, now)
 
     def changed(self, changes: Changes) -> None:
