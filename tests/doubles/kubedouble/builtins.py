@@ -1,0 +1,313 @@
+"""What the built-in kinds fill in and refuse. Nothing here runs Pods: readiness is played by the test."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kubedouble.errors import Cause
+from kubedouble.metadata import invalid_value, label_key_fault, label_value_fault, required
+from kubedouble.resource import Resource
+
+Object = dict[str, Any]
+_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+_PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LIMIT = 1024 * 1024
+_WORKLOADS = {"deployments", "statefulsets", "replicasets", "daemonsets"}
+
+
+def _template_defaults(template: Object) -> None:
+    spec = template.setdefault("spec", {})
+    _fill(spec, restartPolicy="Always", terminationGracePeriodSeconds=30, dnsPolicy="ClusterFirst", securityContext={})
+    _fill(spec, schedulerName="default-scheduler")
+    for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
+        image = container.get("image", "")
+        latest = image.endswith(":latest") or ":" not in image.rsplit("/", 1)[-1]
+        _fill(container, terminationMessagePath="/dev/termination-log", terminationMessagePolicy="File", resources={})
+        _fill(container, imagePullPolicy="Always" if latest else "IfNotPresent")
+        for port in container.get("ports") or ():
+            _fill(port, protocol="TCP")
+        for name in ("readinessProbe", "livenessProbe", "startupProbe"):
+            if probe := container.get(name):
+                _fill(probe, timeoutSeconds=1, periodSeconds=10, successThreshold=1, failureThreshold=3)
+                if get := probe.get("httpGet"):
+                    _fill(get, path="/", scheme="HTTP")
+
+
+def _fill(part: Object, **given: Any) -> None:
+    for key, value in given.items():
+        part.setdefault(key, copy.deepcopy(value))
+
+
+def default(resource: Resource, obj: Object, old: Object | None, next_ip: int) -> None:
+    """Fill in what the API server fills in, in place."""
+    plural = resource.plural
+    spec = obj.get("spec") if isinstance(obj.get("spec"), dict) else None
+    if plural == "secrets":
+        plain = obj.pop("stringData", None) or {}
+        if plain:
+            encoded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
+            obj["data"] = {**(obj.get("data") or {}), **encoded}
+        _fill(obj, type="Opaque")
+    elif plural == "services":
+        _service(obj.setdefault("spec", {}), old, next_ip)
+        _fill(obj, status={"loadBalancer": {}})
+    elif plural == "namespaces":
+        _fill(obj, spec={"finalizers": ["kubernetes"]}, status={"phase": "Active"})
+        if not (old or {}).get("metadata", {}).get("deletionTimestamp"):
+            obj["spec"].setdefault("finalizers", ["kubernetes"])
+        labels = obj["metadata"].get("labels") or {}
+        obj["metadata"]["labels"] = {**labels, "kubernetes.io/metadata.name": obj["metadata"].get("name", "")}
+    elif plural == "pods" and spec is not None:
+        _template_defaults(obj)
+        _fill(spec, enableServiceLinks=True, preemptionPolicy="PreemptLowerPriority", priority=0)
+        _fill(obj, status={"phase": "Pending", "qosClass": "BestEffort"})
+    elif plural in _WORKLOADS and spec is not None:
+        _workload(plural, obj, spec)
+    elif plural == "jobs" and spec is not None:
+        _fill(spec, backoffLimit=6, completionMode="NonIndexed", completions=1, parallelism=1, suspend=False)
+        _fill(obj, status={})
+    elif plural == "endpointslices":
+        for port in obj.get("ports") or ():
+            _fill(port, name="", protocol="TCP")
+    elif plural == "endpoints":
+        for subset in obj.get("subsets") or ():
+            for port in subset.get("ports") or ():
+                _fill(port, protocol="TCP")
+    elif plural == "poddisruptionbudgets" and spec is not None:
+        _fill(obj, status={"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0})
+    elif plural == "events":
+        _fill(obj, reportingComponent="", reportingInstance="", source={})
+
+
+def _workload(plural: str, obj: Object, spec: Object) -> None:
+    template = spec.setdefault("template", {})
+    _template_defaults(template)
+    if plural != "daemonsets":
+        _fill(spec, replicas=1)
+    rolling = {"maxSurge": "25%", "maxUnavailable": "25%"}
+    if plural == "deployments":
+        _fill(spec, progressDeadlineSeconds=600, revisionHistoryLimit=10, strategy={"type": "RollingUpdate"})
+        _fill(spec["strategy"], type="RollingUpdate")
+        if spec["strategy"]["type"] == "RollingUpdate":
+            _fill(spec["strategy"].setdefault("rollingUpdate", {}), **rolling)
+        _fill(obj, status={})
+    elif plural == "statefulsets":
+        _fill(spec, podManagementPolicy="OrderedReady", revisionHistoryLimit=10, serviceName="")
+        _fill(spec, updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
+        _fill(spec, persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Retain"})
+        _fill(obj, status={"availableReplicas": 0, "replicas": 0})
+    elif plural == "daemonsets":
+        strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+        _fill(spec, revisionHistoryLimit=10, updateStrategy=strategy)
+        counts = ("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady")
+        _fill(obj, status=dict.fromkeys(counts, 0))
+    else:
+        _fill(obj, status={"replicas": 0})
+
+
+def _service(spec: Object, old: Object | None, next_ip: int) -> None:
+    _fill(spec, type="ClusterIP", sessionAffinity="None")
+    for port in spec.get("ports") or ():
+        _fill(port, protocol="TCP")
+        _fill(port, targetPort=port.get("port"))
+    if spec["type"] == "ExternalName":
+        return
+    _fill(spec, internalTrafficPolicy="Cluster", ipFamilies=["IPv4"], ipFamilyPolicy="SingleStack")
+    before = (old or {}).get("spec", {}).get("clusterIP")
+    if not spec.get("clusterIP"):
+        spec["clusterIP"] = before or f"10.96.{next_ip // 250 % 250}.{next_ip % 250 + 1}"
+    _fill(spec, clusterIPs=[spec["clusterIP"]])
+    if spec["type"] in ("NodePort", "LoadBalancer"):
+        _fill(spec, externalTrafficPolicy="Cluster")
+        for index, port in enumerate(spec.get("ports") or ()):
+            _fill(port, nodePort=30000 + (next_ip * 7 + index) % 2767)
+
+
+def faults(resource: Resource, obj: Object, old: Object | None) -> Iterator[Cause]:
+    """What a built-in kind refuses about its content (its metadata is judged elsewhere)."""
+    plural = resource.plural
+    if plural in ("configmaps", "secrets"):
+        yield from _data_faults(plural, obj, old)
+    elif plural == "services":
+        yield from _service_faults(obj, old)
+    elif plural in _WORKLOADS:
+        yield from _workload_faults(plural, obj, old)
+    elif plural == "pods":
+        yield from _pod_faults(obj.get("spec") or {}, "spec")
+    elif plural == "leases":
+        spec = obj.get("spec") or {}
+        for name, low in (("leaseDurationSeconds", 1), ("leaseTransitions", 0)):
+            if spec.get(name) is not None and spec[name] < low:
+                why = "must be greater than 0" if low else "must be greater than or equal to 0"
+                yield invalid_value(f"spec.{name}", spec[name], why)
+    elif plural == "endpointslices":
+        yield from _slice_faults(obj, old)
+    elif plural == "events" and not resource.group:
+        involved = (obj.get("involvedObject") or {}).get("namespace", "")
+        if involved != obj["metadata"].get("namespace") and not (
+            involved == "" and obj["metadata"].get("namespace") == "default"
+        ):
+            yield invalid_value("involvedObject.namespace", involved, "does not match event.namespace")
+
+
+def _data_faults(plural: str, obj: Object, old: Object | None) -> Iterator[Cause]:
+    size = 0
+    for part in ("data", "binaryData"):
+        for key, value in (obj.get(part) or {}).items():
+            size += len(value.encode()) if part == "data" and plural == "configmaps" else len(value) * 3 // 4
+            if len(key) > 253 or not _KEY.fullmatch(key) or key in (".", "..") or key.startswith(".."):
+                why = (
+                    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or "
+                    "'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+                )
+                yield invalid_value(f"{part}[{key}]", key, why)
+    if plural == "configmaps":
+        for key in (obj.get("data") or {}).keys() & (obj.get("binaryData") or {}).keys():
+            yield invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData")
+    if size > _LIMIT:
+        yield Cause("", "FieldValueTooLong", f"Too long: may not be more than {_LIMIT} bytes")
+    if old and old.get("immutable"):
+        if not obj.get("immutable"):
+            yield Cause("immutable", "FieldValueForbidden", "Forbidden: field is immutable when `immutable` is set")
+        for part in ("data", "binaryData"):
+            if (obj.get(part) or {}) != (old.get(part) or {}):
+                yield Cause(part, "FieldValueForbidden", "Forbidden: field is immutable when `immutable` is set")
+    if plural == "secrets" and old and old.get("type") != obj.get("type"):
+        yield invalid_value("type", obj.get("type"), "field is immutable")
+
+
+def _service_faults(obj: Object, old: Object | None) -> Iterator[Cause]:
+    spec = obj.get("spec") or {}
+    kind, ports = spec.get("type"), spec.get("ports") or []
+    if kind not in ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"):
+        listed = '"ClusterIP", "ExternalName", "LoadBalancer", "NodePort"'
+        yield Cause("spec.type", "FieldValueNotSupported", f'Unsupported value: "{kind}": supported values: {listed}')
+    if kind == "ExternalName" and not spec.get("externalName"):
+        yield required("spec.externalName")
+    if not ports and kind != "ExternalName" and spec.get("clusterIP") != "None":
+        yield required("spec.ports")
+    seen: set[tuple[Any, Any]] = set()
+    names: set[str] = set()
+    for index, port in enumerate(ports):
+        where = f"spec.ports[{index}]"
+        name = port.get("name", "")
+        if len(ports) > 1 and not name:
+            yield required(f"{where}.name")
+        elif name and (len(name) > 63 or not _DNS_LABEL.fullmatch(name)):
+            yield invalid_value(f"{where}.name", name, "a lowercase RFC 1123 label must consist of lower case ...")
+        if name and name in names:
+            yield Cause(f"{where}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
+        names.add(name)
+        yield from _port_faults(f"{where}.port", port.get("port", 0))
+        if isinstance(target := port.get("targetPort"), int):
+            yield from _port_faults(f"{where}.targetPort", target)
+        if port.get("protocol") not in ("TCP", "UDP", "SCTP"):
+            yield Cause(f"{where}.protocol", "FieldValueNotSupported", f'Unsupported value: "{port.get("protocol")}"')
+        if (pair := (port.get("protocol"), port.get("port"))) in seen:
+            yield Cause(where, "FieldValueDuplicate", f"Duplicate value: {pair}")
+        seen.add(pair)
+    before = (old or {}).get("spec", {})
+    if before.get("clusterIP") and kind != "ExternalName" and before["clusterIP"] != spec.get("clusterIP"):
+        yield invalid_value("spec.clusterIPs[0]", spec.get("clusterIP"), "may not change once set")
+
+
+def _port_faults(where: str, port: int) -> Iterator[Cause]:
+    if not 1 <= port <= 65535:
+        yield invalid_value(where, port, "must be between 1 and 65535, inclusive")
+
+
+def _workload_faults(plural: str, obj: Object, old: Object | None) -> Iterator[Cause]:
+    spec = obj.get("spec") or {}
+    replicas = spec.get("replicas", 1)
+    if isinstance(replicas, int) and replicas < 0:
+        yield invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
+    selector = spec.get("selector")
+    labels = spec.get("template", {}).get("metadata", {}).get("labels") or {}
+    if not selector:
+        yield required("spec.selector")
+    elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        yield invalid_value("spec.selector", selector, "empty selector is invalid for deployment")
+    elif not selects(selector, labels):
+        yield invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+    for key, value in labels.items():
+        if fault := label_key_fault(key) or label_value_fault(value):
+            yield invalid_value("spec.template.labels", key, fault)
+    yield from _pod_faults(spec.get("template", {}).get("spec") or {}, "spec.template.spec")
+    policy = spec.get("template", {}).get("spec", {}).get("restartPolicy")
+    if policy != "Always":
+        why = f'Unsupported value: "{policy}": supported values: "Always"'
+        yield Cause("spec.template.spec.restartPolicy", "FieldValueNotSupported", why)
+    if old and old.get("spec", {}).get("selector") != selector:
+        if plural == "statefulsets":
+            why = "Forbidden: updates to statefulset spec for fields other than 'replicas' are forbidden"
+            yield Cause("spec", "FieldValueForbidden", why)
+        else:
+            yield invalid_value("spec.selector", selector, "field is immutable")
+    elif old and plural == "statefulsets":
+        free = ("replicas", "template", "updateStrategy", "ordinals", "revisionHistoryLimit", "minReadySeconds")
+        free = (*free, "persistentVolumeClaimRetentionPolicy")
+        if any(spec.get(key) != old["spec"].get(key) for key in spec.keys() | old["spec"].keys() if key not in free):
+            yield Cause("spec", "FieldValueForbidden", f"Forbidden: updates to fields other than {free} are forbidden")
+
+
+def selects(selector: Object, labels: dict[str, str]) -> bool:
+    """Does a LabelSelector select these labels?"""
+    for key, value in (selector.get("matchLabels") or {}).items():
+        if labels.get(key) != value:
+            return False
+    for each in selector.get("matchExpressions") or ():
+        found, values = labels.get(each["key"]), each.get("values") or []
+        fits = {
+            "In": found in values,
+            "NotIn": found not in values,
+            "Exists": found is not None,
+            "DoesNotExist": found is None,
+        }
+        if not fits.get(each["operator"], False):
+            return False
+    return True
+
+
+def _pod_faults(spec: Object, where: str) -> Iterator[Cause]:
+    containers = spec.get("containers") or []
+    if not containers:
+        yield required(f"{where}.containers")
+    seen = set()
+    for index, container in enumerate(containers):
+        at = f"{where}.containers[{index}]"
+        name = container.get("name", "")
+        if not name:
+            yield required(f"{at}.name")
+        elif len(name) > 63 or not _DNS_LABEL.fullmatch(name):
+            yield invalid_value(f"{at}.name", name, "a lowercase RFC 1123 label must consist of lower case ...")
+        elif name in seen:
+            yield Cause(f"{at}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
+        seen.add(name)
+        if not container.get("image") and where == "spec":
+            yield required(f"{at}.image")
+        for number, port in enumerate(container.get("ports") or ()):
+            yield from _port_faults(f"{at}.ports[{number}].containerPort", port.get("containerPort", 0))
+            if (port_name := port.get("name")) and (len(port_name) > 15 or not _PORT_NAME.fullmatch(port_name)):
+                yield invalid_value(f"{at}.ports[{number}].name", port_name, "must be no more than 15 characters ...")
+
+
+def _slice_faults(obj: Object, old: Object | None) -> Iterator[Cause]:
+    kind = obj.get("addressType")
+    if kind is None:
+        yield required("addressType")
+    elif kind not in ("IPv4", "IPv6", "FQDN"):
+        why = f'Unsupported value: "{kind}": supported values: "FQDN", "IPv4", "IPv6"'
+        yield Cause("addressType", "FieldValueNotSupported", why)
+    if old and old.get("addressType") != kind:
+        yield invalid_value("addressType", kind, "field is immutable")
+    for index, endpoint in enumerate(obj.get("endpoints") or ()):
+        if not endpoint.get("addresses"):
+            yield required(f"endpoints[{index}].addresses", "must contain at least 1 address")
+        for number, address in enumerate(endpoint.get("addresses") or ()):
+            if kind == "IPv4" and not re.fullmatch(r"(\d{1,3}\.){3}\d{1,3}", address):
+                yield invalid_value(f"endpoints[{index}].addresses[{number}]", address, "must be a valid IPv4 address")

@@ -1,0 +1,60 @@
+"""CEL rules of a CRD (x-kubernetes-validations), by cel-python."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import celpy
+
+from kubedouble.errors import Cause
+from kubedouble.metadata import invalid_value
+
+_TRANSITION = re.compile(r"\boldSelf\b")
+
+
+@functools.cache
+def _program(rule: str) -> celpy.Runner:
+    environment = celpy.Environment()
+    return environment.program(environment.compile(rule))
+
+
+def compile_fault(rule: str) -> str | None:
+    try:
+        _program(rule)
+    except celpy.CELParseError as fault:
+        return f"compilation failed: {fault}"
+    return None
+
+
+def rule_faults(value: Any, schema: dict[str, Any], path: str, old: Any) -> Iterator[Cause]:
+    for rule in schema.get("x-kubernetes-validations", ()):
+        transition = bool(_TRANSITION.search(rule["rule"]))
+        if transition and old is None:
+            continue
+        names = {"self": celpy.json_to_cel(value)}
+        if transition:
+            names["oldSelf"] = celpy.json_to_cel(old)
+        where = path + rule.get("fieldPath", "")
+        try:
+            holds = bool(_program(rule["rule"]).evaluate(names))
+        except celpy.CELEvalError as fault:
+            yield invalid_value(where, value, f"rule evaluation error: {fault.args[0]}")
+            continue
+        if not holds:
+            message = _message(rule, names) or f"failed rule: {rule['rule']}"
+            reason = rule.get("reason", "FieldValueInvalid")
+            shown = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer"}
+            fault = invalid_value(where or "<nil>", "x", message)
+            yield Cause(fault.field, reason, f'Invalid value: "{shown.get(type(value), "number")}": {message}')
+
+
+def _message(rule: dict[str, Any], names: dict[str, Any]) -> str:
+    if "messageExpression" in rule:
+        try:
+            return str(_program(rule["messageExpression"]).evaluate(names))
+        except celpy.CELEvalError:
+            pass
+    return str(rule.get("message", ""))

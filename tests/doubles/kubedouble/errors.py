@@ -1,0 +1,113 @@
+"""What the API server says when it refuses: Status bodies with the codes and reasons of the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kubedouble.resource import Resource
+
+Json = Any
+MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One fault of an object: where, which kind of fault, in words."""
+
+    field: str
+    reason: str
+    message: str
+
+    def body(self) -> dict[str, str]:
+        return {"reason": self.reason, "message": self.message, "field": self.field}
+
+
+@dataclass(eq=False)
+class ApiError(Exception):
+    code: int
+    reason: str | None
+    message: str
+    details: dict[str, Json] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Json]:
+        body: dict[str, Json] = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        body["message"] = self.message
+        if self.reason:
+            body["reason"] = self.reason
+        if self.details:
+            body["details"] = self.details
+        return {**body, "code": self.code}
+
+
+def _about(resource: Resource, name: str, **more: Json) -> dict[str, Json]:
+    group = {"group": resource.group} if resource.group else {}
+    return {"name": name, **group, "kind": resource.plural, **more}
+
+
+def not_found(resource: Resource, name: str) -> ApiError:
+    return ApiError(404, "NotFound", f'{resource.qualified} "{name}" not found', _about(resource, name))
+
+
+def no_such_path() -> ApiError:
+    return ApiError(404, "NotFound", "the server could not find the requested resource")
+
+
+def already_exists(resource: Resource, name: str) -> ApiError:
+    return ApiError(409, "AlreadyExists", f'{resource.qualified} "{name}" already exists', _about(resource, name))
+
+
+def conflict(resource: Resource, name: str, why: str = MODIFIED) -> ApiError:
+    message = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}'
+    return ApiError(409, "Conflict", message, _about(resource, name))
+
+
+def bad_request(message: str) -> ApiError:
+    return ApiError(400, "BadRequest", message)
+
+
+def forbidden(resource: Resource, name: str, why: str, causes: Iterable[Cause] = ()) -> ApiError:
+    details = _about(resource, name)
+    if listed := [cause.body() for cause in causes]:
+        details["causes"] = listed
+    return ApiError(403, "Forbidden", f'{resource.qualified} "{name}" is forbidden: {why}', details)
+
+
+def invalid(resource: Resource, name: str, causes: Iterable[Cause]) -> ApiError:
+    causes = list(causes)
+    kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
+    words = [f"{cause.field}: {cause.message}" for cause in causes]
+    said = words[0] if len(words) == 1 else f"[{', '.join(words)}]"
+    group = {"group": resource.group} if resource.group else {}
+    details = {"name": name, **group, "kind": resource.kind, "causes": [cause.body() for cause in causes]}
+    return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {said}', details)
+
+
+def unprocessable(message: str) -> ApiError:
+    return ApiError(422, "Invalid", message)
+
+
+def expired(asked: int, oldest: int) -> ApiError:
+    return ApiError(410, "Expired", f"too old resource version: {asked} ({oldest})")
+
+
+def future(asked: int, current: int) -> ApiError:
+    causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+    message = f"Timeout: Too large resource version: {asked}, current: {current}"
+    return ApiError(504, "Timeout", message, {"causes": causes, "retryAfterSeconds": 1}, {"Retry-After": "1"})
+
+
+def unsupported_media_type(accepted: Iterable[str]) -> ApiError:
+    message = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
+    return ApiError(415, "UnsupportedMediaType", message)
+
+
+def method_not_allowed() -> ApiError:
+    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+
+
+def unauthorized() -> ApiError:
+    return ApiError(401, "Unauthorized", "Unauthorized")

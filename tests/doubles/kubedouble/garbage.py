@@ -1,0 +1,107 @@
+"""What the controller manager does for deletions: owners' dependents, finished namespaces."""
+
+from __future__ import annotations
+
+import copy
+
+from kubedouble.resource import Resource
+from kubedouble.storage import Stored
+from kubedouble.writes import NAMESPACES, DeleteOptions, Writes
+
+
+class Garbage:
+    """Runs after every deletion, at once: a real cluster takes moments longer."""
+
+    def __init__(self, writes: Writes) -> None:
+        self._writes = writes
+        writes.on_deleted = self.after_deletion
+
+    def after_deletion(self, resource: Resource, stored: Stored) -> None:
+        """Dependents of what is gone follow it; a namespace that waited for it may end."""
+        self._follow(stored)
+        if namespace := stored.data["metadata"].get("namespace"):
+            self.finish_namespace(namespace)
+
+    def _dependents(self, owner: Stored) -> list[tuple[Resource, Stored]]:
+        uid = owner.data["metadata"]["uid"]
+        found = []
+        for key in self._writes.storage.kinds():
+            resource = self._writes.registry.of_key(key)
+            for each in self._writes.storage.every(key) if resource else ():
+                if any(ref["uid"] == uid for ref in each.data["metadata"].get("ownerReferences") or ()):
+                    found.append((resource, each))
+        return found  # type: ignore[return-value]
+
+    def _follow(self, owner: Stored) -> None:
+        for resource, each in self._dependents(owner):
+            owners = each.data["metadata"]["ownerReferences"]
+            uid = owner.data["metadata"]["uid"]
+            if any(ref["uid"] != uid and self._lives(ref["uid"]) for ref in owners):
+                left = copy.deepcopy(each.data)
+                left["metadata"]["ownerReferences"] = [ref for ref in owners if ref["uid"] != uid]
+                self._writes.storage.put(resource.key, left)
+            elif self._writes.storage.get(resource.key, each.key()):
+                self._writes.delete(resource, *each.key(), DeleteOptions())
+
+    def _lives(self, uid: str) -> bool:
+        storage = self._writes.storage
+        return any(each.data["metadata"]["uid"] == uid for key in storage.kinds() for each in storage.every(key))
+
+    def settle(self, resource: Resource, stored: Stored) -> None:
+        """After a deletion that left the object in place: play the controllers its finalizers wait for."""
+        finalizers = stored.data["metadata"].get("finalizers") or []
+        if resource.key == NAMESPACES:
+            self._empty_namespace(stored.data["metadata"]["name"])
+            return
+        for finalizer in ("orphan", "foregroundDeletion"):
+            if finalizer not in finalizers:
+                continue
+            if finalizer == "foregroundDeletion" and self._dependents(stored):
+                self._foreground(resource, stored)
+                return
+            self._release(resource, stored, finalizer)
+            return
+
+    def _foreground(self, resource: Resource, owner: Stored) -> None:
+        for dependent, each in self._dependents(owner):
+            self._writes.delete(dependent, *each.key(), DeleteOptions())
+        if not self._dependents(owner):
+            self._release(resource, owner, "foregroundDeletion")
+
+    def _release(self, resource: Resource, stored: Stored, finalizer: str) -> None:
+        if finalizer == "orphan":
+            uid = stored.data["metadata"]["uid"]
+            for dependent, each in self._dependents(stored):
+                left = copy.deepcopy(each.data)
+                refs = [ref for ref in left["metadata"]["ownerReferences"] if ref["uid"] != uid]
+                left["metadata"]["ownerReferences"] = refs
+                self._writes.storage.put(dependent.key, left)
+        last = copy.deepcopy(stored.data)
+        last["metadata"]["finalizers"] = [each for each in last["metadata"]["finalizers"] if each != finalizer]
+        if last["metadata"]["finalizers"]:
+            self._writes.storage.put(resource.key, last)
+        elif current := self._writes.storage.get(resource.key, stored.key()):
+            self._writes.gone(resource, current, last)
+
+    def _empty_namespace(self, namespace: str) -> None:
+        for key in self._writes.storage.kinds():
+            resource = self._writes.registry.of_key(key)
+            if resource and resource.namespaced:
+                for each in self._writes.storage.every(key, namespace):
+                    if self._writes.storage.get(key, each.key()):
+                        self._writes.delete(resource, *each.key(), DeleteOptions())
+        self.finish_namespace(namespace)
+
+    def finish_namespace(self, namespace: str) -> None:
+        storage = self._writes.storage
+        found = storage.get(NAMESPACES, ("", namespace))
+        if not found or not found.data["metadata"].get("deletionTimestamp"):
+            return
+        if any(storage.every(key, namespace) for key in storage.kinds() if key != NAMESPACES):
+            return
+        resource = self._writes.registry.of_key(NAMESPACES)
+        last = {**found.data, "spec": {}}
+        if found.data["metadata"].get("finalizers"):
+            storage.put(NAMESPACES, last)
+        elif resource:
+            self._writes.gone(resource, found, last)

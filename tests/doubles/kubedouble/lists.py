@@ -1,0 +1,124 @@
+"""Lists: which objects, at which revision, in pages."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kubedouble import errors, selectors
+from kubedouble.resource import Resource
+from kubedouble.storage import Storage, Stored
+from kubedouble.watch import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    items: list[Stored]
+    revision: int
+    token: str = ""
+    remaining: int | None = None
+
+    def meta(self) -> dict[str, object]:
+        meta: dict[str, object] = {"resourceVersion": str(self.revision)}
+        if self.token:
+            meta["continue"] = self.token
+        if self.remaining is not None:
+            meta["remainingItemCount"] = self.remaining
+        return meta
+
+
+def wanted(resource: Resource, namespace: str, query: Mapping[str, str], name: str = "") -> Wanted:
+    field_text = query.get("fieldSelector", "")
+    if name:
+        field_text = ",".join(filter(None, (field_text, f"metadata.name={name}")))
+    labels = selectors.labels(query.get("labelSelector", ""))
+    return Wanted(resource, namespace, labels, selectors.fields(field_text, resource))
+
+
+def revision_of(query: Mapping[str, str]) -> int | None:
+    """The resourceVersion asked for; nothing and an empty one are the same."""
+    text = query.get("resourceVersion", "")
+    if not text:
+        return None
+    if not re.fullmatch(r"\d+", text):
+        raise errors.bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
+    return int(text)
+
+
+def refuse_future(storage: Storage, revision: int | None) -> None:
+    if revision is not None and revision > storage.revision:
+        raise errors.future(revision, storage.revision)
+
+
+def page(storage: Storage, want: Wanted, query: Mapping[str, str]) -> Page:
+    match, token = query.get("resourceVersionMatch", ""), query.get("continue", "")
+    try:
+        limit = int(query.get("limit") or 0)
+    except ValueError:
+        raise errors.bad_request(f'strconv.ParseInt: parsing "{query["limit"]}": invalid syntax') from None
+    revision = None if token and query.get("resourceVersion") == "0" else revision_of(query)
+    _refuse_options(want.resource, match, token, revision)
+    refuse_future(storage, revision)
+    after = None
+    if token:
+        at, after = _open(token)
+        objects = storage.at(want.resource.key, want.namespace, at)
+        shown = at
+    elif revision and match == "Exact":
+        objects, shown = storage.at(want.resource.key, want.namespace, revision), revision
+    else:
+        objects, shown = storage.every(want.resource.key, want.namespace), storage.revision
+    found = [each for each in objects if want.has(each) and (after is None or each.key() > after)]
+    cached = revision == 0 and not token
+    if not limit or cached or len(found) <= limit:
+        return Page(found, shown)
+    items = found[:limit]
+    selective = bool(query.get("labelSelector") or query.get("fieldSelector"))
+    return Page(items, shown, _close(shown, items[-1]), None if selective else len(found) - limit)
+
+
+def _refuse_options(resource: Resource, match: str, token: str, revision: int | None) -> None:
+    def refuse(field: str, why: str) -> errors.ApiError:
+        cause = errors.Cause(field, "FieldValueForbidden", why)
+        return errors.invalid(_Options(resource), "", [cause])  # type: ignore[arg-type]
+
+    if match and match not in ("Exact", "NotOlderThan"):
+        raise refuse("resourceVersionMatch", f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"')
+    if match and token:
+        raise refuse("resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden when continue is provided")
+    if match and revision is None:
+        why = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        raise refuse("resourceVersionMatch", why)
+    if match == "Exact" and revision == 0:
+        why = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+        raise refuse("resourceVersionMatch", why)
+    if token and revision:
+        raise errors.bad_request("specifying resource version is not allowed when using continue")
+
+
+class _Options:
+    """Stands for the ListOptions in an Invalid answer."""
+
+    group = "meta.k8s.io"
+    kind = "ListOptions"
+    plural = "ListOptions"
+
+    def __init__(self, resource: Resource) -> None:
+        self.about = resource
+
+
+def _close(revision: int, last: Stored) -> str:
+    body = {"v": "meta.k8s.io/v1", "rv": revision, "start": list(last.key())}
+    return base64.urlsafe_b64encode(json.dumps(body).encode()).decode().rstrip("=")
+
+
+def _open(token: str) -> tuple[int, tuple[str, str]]:
+    try:
+        body = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        namespace, name = body["start"]
+        return int(body["rv"]), (namespace, name)
+    except (ValueError, KeyError, TypeError):
+        raise errors.bad_request("continue key is not valid: illegal base64 data or unrecognised content") from None
