@@ -1,4 +1,4 @@
-"""A Kubernetes API server for tests: small, in this process, true to the real one's semantics, and it can fail on cue."""
+"""A Kubernetes API server for tests: in this process, true to the real one's semantics, failing on cue."""
 
 from kubedouble.errors import ApiError
 from kubedouble.faults import Faults

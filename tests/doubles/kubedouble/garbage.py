@@ -24,13 +24,12 @@ class Garbage:
 
     def _dependents(self, owner: Stored) -> list[tuple[Resource, Stored]]:
         uid = owner.data["metadata"]["uid"]
-        found = []
+        found: list[tuple[Resource, Stored]] = []
         for key in self._writes.storage.kinds():
-            resource = self._writes.registry.of_key(key)
-            for each in self._writes.storage.every(key) if resource else ():
-                if any(ref["uid"] == uid for ref in each.data["metadata"].get("ownerReferences") or ()):
-                    found.append((resource, each))
-        return found  # type: ignore[return-value]
+            if (resource := self._writes.registry.of_key(key)) is not None:
+                every = self._writes.storage.every(key)
+                found += [(resource, each) for each in every if uid in _owners(each)]
+        return found
 
     def _follow(self, owner: Stored) -> None:
         for resource, each in self._dependents(owner):
@@ -105,3 +104,7 @@ class Garbage:
             storage.put(NAMESPACES, last)
         elif resource:
             self._writes.gone(resource, found, last)
+
+
+def _owners(stored: Stored) -> set[str]:
+    return {reference["uid"] for reference in stored.data["metadata"].get("ownerReferences") or ()}

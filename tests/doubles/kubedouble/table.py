@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -118,8 +119,6 @@ def _cell(value: Any, kind: str) -> Any:
     if kind in ("integer", "number", "boolean") and isinstance(value, (int, float)):
         return value
     if isinstance(value, (list, dict)):
-        import json
-
         return json.dumps(value, separators=(",", ":"))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -129,16 +128,8 @@ def table(resource: Resource, objects: Iterable[Stored], meta: dict[str, Any], i
     columns, cells = [_NAME], []
     if resource.custom:
         wanted = resource.columns or ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},)
-        for column in wanted:
-            columns.append(
-                {
-                    "name": column["name"],
-                    "type": column["type"],
-                    "format": column.get("format", ""),
-                    "description": column.get("description", ""),
-                    "priority": column.get("priority", 0),
-                }
-            )
+        shown_as = ("name", "type", "format", "description")
+        columns += [{**{k: c.get(k, "") for k in shown_as}, "priority": c.get("priority", 0)} for c in wanted]
         looks = [(column["type"], column["jsonPath"]) for column in wanted]
         cells = [[_cell(json_path(each.data, path), kind) for kind, path in looks] for each in objects]
     else:
