@@ -179,5 +179,8 @@ def test_five_thousand_objects_are_listed_and_watched_quickly():
         _, found = await client.ask("GET", CMS)
         assert len(found["items"]) == 5000
         assert time.process_time() - began < 3
+        await client.ask("DELETE", CMS)
+        assert (await client.ask("GET", CMS))[1]["items"] == []
+        assert time.process_time() - began < 6
 
     against(test)

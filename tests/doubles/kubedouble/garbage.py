@@ -23,28 +23,22 @@ class Garbage:
             self.finish_namespace(namespace)
 
     def _dependents(self, owner: Stored) -> list[tuple[Resource, Stored]]:
-        uid = owner.data["metadata"]["uid"]
         found: list[tuple[Resource, Stored]] = []
-        for key in self._writes.storage.kinds():
+        for key, each in self._writes.storage.dependents(owner.data["metadata"]["uid"]):
             if (resource := self._writes.registry.of_key(key)) is not None:
-                every = self._writes.storage.every(key)
-                found += [(resource, each) for each in every if uid in _owners(each)]
+                found.append((resource, each))
         return found
 
     def _follow(self, owner: Stored) -> None:
         for resource, each in self._dependents(owner):
             owners = each.data["metadata"]["ownerReferences"]
             uid = owner.data["metadata"]["uid"]
-            if any(ref["uid"] != uid and self._lives(ref["uid"]) for ref in owners):
+            if any(ref["uid"] != uid and self._writes.storage.lives(ref["uid"]) for ref in owners):
                 left = copy.deepcopy(each.data)
                 left["metadata"]["ownerReferences"] = [ref for ref in owners if ref["uid"] != uid]
                 self._writes.storage.put(resource.key, left)
             elif self._writes.storage.get(resource.key, each.key()):
                 self._writes.delete(resource, *each.key(), DeleteOptions())
-
-    def _lives(self, uid: str) -> bool:
-        storage = self._writes.storage
-        return any(each.data["metadata"]["uid"] == uid for key in storage.kinds() for each in storage.every(key))
 
     def settle(self, resource: Resource, stored: Stored) -> None:
         """After a deletion that left the object in place: play the controllers its finalizers wait for."""
@@ -104,7 +98,3 @@ class Garbage:
             storage.put(NAMESPACES, last)
         elif resource:
             self._writes.gone(resource, found, last)
-
-
-def _owners(stored: Stored) -> set[str]:
-    return {reference["uid"] for reference in stored.data["metadata"].get("ownerReferences") or ()}

@@ -56,7 +56,7 @@ def refuse_future(storage: Storage, revision: int | None) -> None:
 def page(storage: Storage, want: Wanted, query: Mapping[str, str]) -> Page:
     match, token = query.get("resourceVersionMatch", ""), query.get("continue", "")
     try:
-        limit = int(query.get("limit") or 0)
+        limit = max(int(query.get("limit") or 0), 0)
     except ValueError:
         raise errors.bad_request(f'strconv.ParseInt: parsing "{query["limit"]}": invalid syntax') from None
     revision = None if token and query.get("resourceVersion") == "0" else revision_of(query)

@@ -104,7 +104,9 @@ class ApiServer:
         """Listen; after `stop` on the same port again, with all objects as they were."""
         app = web.Application(client_max_size=_LIMIT)
         app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handle_signals=False)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.1, handle_signals=False, handler_cancellation=True
+        )
         await self._runner.setup()
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -360,6 +362,7 @@ class ApiServer:
         if (initial and match != "NotOlderThan") or (match and "sendInitialEvents" not in request.query):
             why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
             raise errors.unprocessable(f'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: {why}')
+        seconds = _seconds(request.query.get("timeoutSeconds") or "1800")
         show = self._shower(request, at)
         watch = Watch(self.storage, want, show)
         try:
@@ -369,7 +372,6 @@ class ApiServer:
             first, watch = [line("ERROR", encode(gone.body()))], None  # type: ignore[assignment]
         response = web.StreamResponse(headers={"Content-Type": _JSON, "Cache-Control": "no-cache, private"})
         response.enable_chunked_encoding()
-        seconds = float(request.query.get("timeoutSeconds") or 1800)
         ends_at = asyncio.get_running_loop().time() + seconds
         try:
             if watch is not None:
@@ -524,6 +526,12 @@ class ApiServer:
         if not gone and not options.dry_run:
             self.garbage.settle(resource, stored)
         return stored, gone
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal():
+        raise errors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
 
 
 def _with_meta(at: Target) -> dict[str, Any]:

@@ -65,6 +65,8 @@ class Storage:
         self._objects: dict[tuple[str, str], dict[Key, Stored]] = {}
         self._changes: deque[Change] = deque()
         self._listeners: set[Callable[[Change], None]] = set()
+        self._owned: dict[str, set[tuple[tuple[str, str], Key]]] = {}
+        self._uids: set[str] = set()
 
     def get(self, resource: tuple[str, str], key: Key) -> Stored | None:
         return self._objects.get(resource, {}).get(key)
@@ -112,14 +114,30 @@ class Storage:
         objects = self._objects.setdefault(resource, {})
         before = objects.get(key)
         objects[key] = stored
+        self._index(resource, before, stored)
         self._tell(Change(stored.revision, resource, before, stored, gone=False))
         return stored
 
     def remove(self, resource: tuple[str, str], key: Key, last: Object | None = None) -> Stored:
         before = self._objects[resource].pop(key)
+        self._index(resource, before, None)
         stored, _ = self._next(last if last is not None else before.data)
         self._tell(Change(stored.revision, resource, before, stored, gone=True))
         return stored
+
+    def _index(self, resource: tuple[str, str], before: Stored | None, after: Stored | None) -> None:
+        for stored, act in ((before, set.discard), (after, set.add)):
+            if stored is not None:
+                act(self._uids, stored.data["metadata"]["uid"])
+                for owner in stored.data["metadata"].get("ownerReferences") or ():
+                    act(self._owned.setdefault(owner["uid"], set()), (resource, stored.key()))
+
+    def dependents(self, uid: str) -> list[tuple[tuple[str, str], Stored]]:
+        """The objects that name this uid as an owner, so that a deletion need not look at all objects."""
+        return [(resource, self._objects[resource][key]) for resource, key in sorted(self._owned.get(uid, ()))]
+
+    def lives(self, uid: str) -> bool:
+        return uid in self._uids
 
     def _next(self, data: Object) -> tuple[Stored, Key]:
         self.revision += 1
