@@ -47,8 +47,7 @@ def rule_faults(value: Any, schema: dict[str, Any], path: str, old: Any) -> Iter
             message = _message(rule, names) or f"failed rule: {rule['rule']}"
             reason = rule.get("reason", "FieldValueInvalid")
             shown = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer"}
-            fault = invalid_value(where or "<nil>", "x", message)
-            yield Cause(fault.field, reason, f'Invalid value: "{shown.get(type(value), "number")}": {message}')
+            yield Cause(where or "<nil>", reason, f'Invalid value: "{shown.get(type(value), "number")}": {message}')
 
 
 def _message(rule: dict[str, Any], names: dict[str, Any]) -> str:
