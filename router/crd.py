@@ -121,6 +121,8 @@ def _structural(node: dict[str, Any], defs: dict[str, Any], title: str, field: s
         (inner,) = [one for one in node["anyOf"] if one.get("type") != "null"]
         return _structural({**inner, **{k: v for k, v in node.items() if k != "anyOf"}}, defs, title, field)
     out = {key: node[key] for key in _KEPT if key in node}
+    if out.get("additionalProperties") is False:  # forbidden beside properties: Kubernetes prunes or warns instead
+        del out["additionalProperties"]
     if "const" in node:
         out["enum"] = [node["const"]]
     if out.get("default", 0) in (None, [], ()):
