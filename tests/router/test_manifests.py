@@ -133,7 +133,8 @@ def test_the_mistakes_of_foreign_documents_are_not_ours():
 
 def test_yaml_1_1_surprises_are_told_or_avoided():
     assert complaints(GOOD.replace("name: v2", "name: no")) == [
-        'iris.yaml:11: spec.versions[1].name: must be text, not false (put it in quotes: "false")'
+        "iris.yaml:11: spec.versions[1].name: must be text, not false "
+        "(put it in quotes: YAML takes yes, no, on and off for true and false)"
     ]
     dated = GOOD.replace("name: v2", "name: 2026-01-01")
     assert read(dated).rollouts[0].rollout.spec.versions[1].name == "2026-01-01"
