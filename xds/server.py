@@ -77,6 +77,7 @@ class XdsServer:
         self._framer = Framer()
         self._server: Any = None
         self._turned_away: set[tuple[str, str]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
         self.fleet = Fleet(caches)
         self.port = 0
 
@@ -106,6 +107,8 @@ class XdsServer:
         """Close all streams; Envoys keep their routes and reconnect elsewhere."""
         if self._server is not None:
             await self._server.stop(grace)
+        if self._calls:  # gRPC does not wait for what it has cancelled, and complains when the loop is gone
+            await asyncio.wait(self._calls, timeout=LAST_WRITE)
 
     # One stream
 
@@ -120,6 +123,10 @@ class XdsServer:
     ) -> None:
         connection: _Connection | None = None
         away: _TurnedAway | None = None
+        call = asyncio.current_task()
+        if call is not None:
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
         try:
             try:
                 async for raw in requests:

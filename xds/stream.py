@@ -210,11 +210,11 @@ class Stream:
         for kind, subscription in self.subscriptions.items():
             for name in subscription.blocked:
                 self._blame(behind, kind, name, f"waits until it has all that {name} needs")
-            for name in subscription.want:
-                self._blame(behind, kind, name, "not sent yet")
-            if subscription.in_flight is not None:
-                for name in subscription.in_flight.before:
-                    self._blame(behind, kind, name, "no ACK yet")
+            for name, gone in subscription.want.items():
+                self._blame(behind, kind, name, "not sent yet", gone)
+            if (sent := subscription.in_flight) is not None:
+                for name in sent.before:
+                    self._blame(behind, kind, name, "no ACK yet", sent.removed.get(name))
             for name, rejection in subscription.rejected.items():
                 for owner in self._cache.owners_of(kind, name):
                     behind[owner] = f"rejected: {rejection.message}"
@@ -224,8 +224,15 @@ class Stream:
             behind.setdefault(route, "has not asked for the route yet")
         return _Starting(behind, self._cache) if self._is_starting() else behind
 
-    def _blame(self, behind: dict[str, str], kind: Type, name: str, why: str) -> None:
-        for owner in self._cache.owners_of(kind, name):
+    def _blame(self, behind: dict[str, str], kind: Type, name: str, why: str, gone: Gone | None = None) -> None:
+        """Lay it on the owners; for a host that is gone on its former one, since the client may still serve it.
+
+        A cluster that is gone harms nobody: it goes when no route leads there, and nobody need wait for that.
+        """
+        owners = self._cache.owners_of(kind, name)
+        if not owners and gone is not None and kind is not Type.CLUSTER:
+            owners = gone.users
+        for owner in owners:
             behind.setdefault(owner, why)
 
     def _is_starting(self) -> bool:

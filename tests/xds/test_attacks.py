@@ -102,7 +102,9 @@ def test_random_and_mutated_bytes_end_at_most_their_own_stream(method: str, capl
         await until(lambda: not server.fleet.envoys())
 
     attacked(attack)
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    # gRPC's one poller serves the loops of earlier tests too, and complains when it finds them closed.
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not [record for record in errors if "Event loop is closed" not in str(record.exc_info)]
 
 
 def test_a_client_that_rejects_everything_for_ever_is_left_alone_and_harms_nobody() -> None:

@@ -159,8 +159,11 @@ def test_a_removed_model_loses_its_scope_first_and_its_cluster_when_envoy_let_go
     cache = cache_with(a=model("a", "v1"))
     client = connected(cache)
     cache.remove("a")
+    assert client.stream.lagging() == {"a": "not sent yet"}
     assert client.due() == [(Type.SCOPE, ("a.test",))]
+    assert client.stream.lagging() == {"a": "no ACK yet"}
     assert client.ack(Type.SCOPE) == []
+    assert client.stream.lagging() == {}, "nobody can reach it any more; its cluster follows"
     assert client.ask(Type.ROUTE, unsubscribe=("a",)) == [(Type.CLUSTER, ("a/v1",))]
 
 
