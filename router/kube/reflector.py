@@ -1,0 +1,184 @@
+"""Follows one resource: lists it, watches it, and calls `changed(key, object | None)` for every difference.
+
+    list, page by page ──► watch from its revision ──► ended, silent or broken ──► watch again
+           ▲                                      └──► 410, or any other ERROR ──┐
+           └─────────────────────────────────────────────────────────────────────┘
+
+That the server is away is never a change: objects stay until a complete list or a watch event says that they are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from router.kube.backoff import Backoff
+from router.kube.client import ApiFault, Client
+from router.kube.copy import Change, Copy, Lines
+from router.kube.road import Road
+
+log = logging.getLogger(__name__)
+
+Kept = TypeVar("Kept")
+
+_GRACE = 5.0
+"""A server ends a watch when its time is up. One that has not done so this much later has gone silent."""
+_BRIEF = 1.0
+"""After a watch that ends so early without a word, a pause: a proxy may accept and close all day."""
+
+
+class Reflector(Generic[Kept]):
+    """`path` as in ResourceType.url_path, or one namespace's part of it (client.within).
+
+    `keep` takes out of an object what matters (see Copy). `watch_timeout` bounds how long a connection that died
+    without a word can hide changes: that, plus 10 s. `road` is shared by all reflectors of one API server.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        changed: Callable[[str, Kept | None], None],
+        *,
+        keep: Callable[[dict[str, Any]], Kept | None],
+        labels: str = "",
+        fields: str = "",
+        road: Road | None = None,
+        watch_timeout: float = 60.0,
+        page: int = 500,
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.path = path
+        self.synced = asyncio.Event()
+        """Set once everything that exists has been told. Never cleared: what is known stays useful."""
+        self.heard_at: float | None = None
+        """When the server was last heard (by `clock`). An idle watch says nothing for up to `watch_timeout`."""
+        self.trouble: str | None = "nothing heard yet"
+        """Why the resource is not being followed now; None while it is."""
+        self._client = client
+        self._changed = changed
+        self._copy = Copy(keep)
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        self._selectors = {name: value for name, value in selectors.items() if value}
+        self._road = road or Road(clock=clock, dice=dice)
+        self._watch_timeout = watch_timeout
+        self._page = page
+        self._backoff = backoff or Backoff()
+        self._clock = clock
+        self._dice = dice
+        self._since = clock()
+        self._told = False
+
+    @property
+    def objects(self) -> Mapping[str, Kept]:
+        """What is kept of every object, as last heard."""
+        return MappingProxyType(self._copy.objects)
+
+    async def run(self) -> None:
+        """Follow the resource until cancelled."""
+        while True:
+            try:
+                if not self._copy.revision:
+                    await self._list()
+                await self._watch()
+            except ApiFault as fault:
+                await self._recover(fault)
+
+    async def _list(self) -> None:
+        """All of it at one revision. A snapshot that expires between two pages is asked for in one piece instead."""
+        self._copy.begin()
+        try:
+            revision = await self._pages(self._page)
+        except ApiFault as fault:
+            if not fault.gone:
+                raise
+            self._copy.begin()
+            revision = await self._pages(0)
+        self._tell(self._copy.end(revision))
+        self.synced.set()
+
+    async def _pages(self, limit: int) -> str:
+        query = {**self._selectors, **({"limit": str(limit)} if limit else {})}
+        while True:
+            async with self._road.turn():
+                answer = await self._client.get(self.path, query)
+            self._heard()
+            meta, items = answer.get("metadata") or {}, answer.get("items") or []
+            self._tell(self._copy.page(items))
+            if not meta.get("continue"):
+                return str(meta.get("resourceVersion", ""))
+            query["continue"] = meta["continue"]
+
+    async def _watch(self) -> None:
+        # Not all at the same time, or they would all come back at the same time as well.
+        seconds = max(1, round(self._watch_timeout * (1.0 - self._dice() / 10)))
+        query = {
+            **self._selectors,
+            "watch": "true",
+            "resourceVersion": self._copy.revision,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(seconds),
+        }
+        events = 0
+        try:
+            async with asyncio.timeout(None) as deadline, contextlib.AsyncExitStack() as stack:
+                async with self._road.turn():
+                    chunks = await stack.enter_async_context(self._client.stream(self.path, query))
+                deadline.reschedule(asyncio.get_running_loop().time() + seconds + _GRACE)
+                opened_at = self._clock()
+                self._well()
+                lines = Lines()
+                async for chunk in chunks:
+                    self._heard()
+                    for line in lines.cut(chunk):
+                        self._tell(self._copy.hear(line))
+                        events += 1
+                    await asyncio.sleep(0)  # a flood is read from memory and would let nobody else run
+        except TimeoutError:
+            log.warning("%s: the watch has gone silent; watching again", self.path)
+            return
+        if not events and self._clock() - opened_at < min(_BRIEF, seconds / 2):
+            await self._pause()
+
+    async def _recover(self, fault: ApiFault) -> None:
+        """Wait as long as makes sense after this fault; only the server's own troubles are everybody's."""
+        if fault.of_the_server:
+            self._road.failed(fault)  # whoever is next waits there
+            self._ill(str(fault))
+            return
+        self._copy.forget_revision()
+        self._ill(str(fault))
+        await self._pause(fault.retry_after)
+
+    async def _pause(self, at_least: float = 0.0) -> None:
+        now = self._clock()
+        await asyncio.sleep(self._backoff.failed(now, self._dice(), at_least) - now)
+
+    def _ill(self, why: str) -> None:
+        if not self._told:
+            self._told = True
+            self._since = self._clock()
+            log.warning("%s: not followed, %d objects stay as they were: %s", self.path, len(self.objects), why)
+        self.trouble = why
+
+    def _well(self) -> None:
+        self._heard()
+        self._backoff.worked(self._clock())
+        if self._told:
+            log.info("%s: followed again after %.1f s", self.path, self._clock() - self._since)
+        self.trouble, self._told = None, False
+
+    def _heard(self) -> None:
+        self.heard_at = self._clock()
+
+    def _tell(self, changes: list[Change[Kept]]) -> None:
+        for key, kept in changes:
+            self._changed(key, kept)
