@@ -210,8 +210,7 @@ class Client:
         except (aiohttp.ClientError, OSError) as lost:  # TimeoutError is an OSError
             if isinstance(lost, aiohttp.ClientSSLError):
                 await self._reload()
-            why = str(lost) or ("no answer in time" if isinstance(lost, TimeoutError) else type(lost).__name__)
-            raise ApiFault(0, type(lost).__name__, f"{method} {path}: {why}") from lost
+            raise ApiFault(0, type(lost).__name__, f"{method} {path}: {_words(lost)}") from lost
 
     async def _reload(self) -> None:
         """Tokens and certificates expire or are replaced under a running process: look again, but not all the time."""
@@ -264,6 +263,13 @@ def _loader(kubeconfig: Path | None, context: str | None) -> Callable[[], Awaita
 
 def _namespace_of_the_pod() -> str:
     return _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.exists() else "default"
+
+
+def _words(lost: Exception) -> str:
+    if isinstance(lost, aiohttp.ClientConnectorError):
+        # Its own words show the TLS context's address in memory, a different text each time.
+        return f"cannot connect to {lost.host}:{lost.port}: {lost.os_error.strerror or lost.os_error}"
+    return str(lost) or ("no answer in time" if isinstance(lost, TimeoutError) else type(lost).__name__)
 
 
 async def _token(settings: Configuration) -> str:

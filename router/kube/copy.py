@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from router.kube.client import ApiFault
@@ -21,6 +22,26 @@ def key_of(obj: Mapping[str, Any]) -> str:
     meta = obj["metadata"]
     namespace = meta.get("namespace")
     return f"{namespace}/{meta['name']}" if namespace else str(meta["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list; `more` continues it."""
+
+    items: list[dict[str, Any]]
+    revision: str
+    more: str
+
+
+def page_of(answer: Mapping[str, Any]) -> Page:
+    """Raises ApiFault if this is no list: some proxies say 200 to everything, which must not pass for an empty one."""
+    meta, items = answer.get("metadata"), answer.get("items", "missing")
+    items = [] if items is None else items
+    if isinstance(meta, Mapping) and isinstance(items, list):
+        revision, more = meta.get("resourceVersion"), meta.get("continue") or ""
+        if isinstance(revision, str) and revision and isinstance(more, str) and all(map(_is_object, items)):
+            return Page(items, revision, more)
+    raise ApiFault(400, "NotAList", f"the answer is no list: {str(answer)[:80]}")
 
 
 class Lines:
@@ -84,6 +105,8 @@ class Copy(Generic[Kept]):
                 raise ApiFault.told(obj)
             revision = obj["metadata"]["resourceVersion"]
             key = "" if kind == "BOOKMARK" else key_of(obj)
+            if not isinstance(obj["metadata"], dict) or not isinstance(revision, str):
+                raise TypeError("odd metadata")
         except (ValueError, KeyError, TypeError) as fault:
             self.revision = ""
             raise ApiFault(400, "NotAnEvent", f"the watch sent what is no event: {line[:80]!r}") from fault
@@ -124,3 +147,8 @@ class Copy(Generic[Kept]):
     def _drop(self, key: str) -> list[Change[Kept]]:
         self._known.pop(key, None)
         return [(key, None)] if self.objects.pop(key, None) is not None else []
+
+
+def _is_object(item: Any) -> bool:
+    meta = item.get("metadata") if isinstance(item, dict) else None
+    return isinstance(meta, dict) and isinstance(meta.get("name"), str)

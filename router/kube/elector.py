@@ -95,7 +95,9 @@ class Elector:
         election = self._election
         step = election.next(self._clock(), self._wall())
         if self._work is not None and not election.leads(self._clock()):
-            await self._end_work(f"the Lease was not renewed in {election.timing.deadline:g} s: {self.trouble}")
+            await self._end_work(
+                f"the Lease was not renewed in {election.timing.deadline:g} s: {self.trouble or 'conflicts'}"
+            )
             return
         if isinstance(step, Wait):
             await self._pause(step.until)

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from router.kube.backoff import Backoff
 from router.kube.client import ApiFault, Client
-from router.kube.copy import Change, Copy, Lines
+from router.kube.copy import Change, Copy, Lines, page_of
 from router.kube.road import Road
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,9 @@ Kept = TypeVar("Kept")
 
 _GRACE = 5.0
 """A server ends a watch when its time is up. One that has not done so this much later has gone silent."""
+_LONG = 30.0
+"""After such an outage the server may have been restored from a backup, with revisions that ours are ahead of. It
+would let a watch from there wait for ever, so the resource is listed again."""
 _BRIEF = 1.0
 """After a watch that ends so early without a word, a pause: a proxy may accept and close all day."""
 
@@ -86,7 +89,7 @@ class Reflector(Generic[Kept]):
         """Follow the resource until cancelled."""
         while True:
             try:
-                if not self._copy.revision:
+                if not self._copy.revision or (self._told and self._clock() - self._since > _LONG):
                     await self._list()
                 await self._watch()
             except ApiFault as fault:
@@ -111,11 +114,11 @@ class Reflector(Generic[Kept]):
             async with self._road.turn():
                 answer = await self._client.get(self.path, query)
             self._heard()
-            meta, items = answer.get("metadata") or {}, answer.get("items") or []
-            self._tell(self._copy.page(items))
-            if not meta.get("continue"):
-                return str(meta.get("resourceVersion", ""))
-            query["continue"] = meta["continue"]
+            page = page_of(answer)
+            self._tell(self._copy.page(page.items))
+            if not page.more:
+                return page.revision
+            query["continue"] = page.more
 
     async def _watch(self) -> None:
         # Not all at the same time, or they would all come back at the same time as well.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.kube.client import ApiFault
-from router.kube.copy import Copy, Lines
+from router.kube.copy import Copy, Lines, page_of
 
 
 def obj(name: str, value: int, uid: str = "u", revision: str | None = None) -> dict[str, Any]:
@@ -110,3 +110,25 @@ def test_what_is_no_event_asks_for_a_new_list(line, status):
     with pytest.raises(ApiFault) as fault:
         copy.hear(line)
     assert (fault.value.status, copy.revision, copy.objects) == (status, "", {"ns/a": 1})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"error": "maintenance", "items": []},
+        {"metadata": {}, "items": []},
+        {"metadata": {"resourceVersion": "1"}},
+        {"metadata": {"resourceVersion": "1"}, "items": {}},
+        {"metadata": {"resourceVersion": "1"}, "items": [5]},
+        {"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {}}]},
+        {"metadata": {"resourceVersion": ""}, "items": []},
+    ],
+)
+def test_an_answer_that_is_no_list_is_not_taken_for_an_empty_one(answer):
+    with pytest.raises(ApiFault, match="no list"):
+        page_of(answer)
+
+
+def test_a_list_of_nothing_is_a_list():
+    assert page_of({"metadata": {"resourceVersion": "1"}, "items": None}).items == []

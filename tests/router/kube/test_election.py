@@ -115,6 +115,14 @@ def test_who_cannot_renew_stops_before_another_can_begin():
     assert now == one.timing.deadline < one.timing.duration
 
 
+def test_who_comes_back_after_its_term_ran_out_begins_a_new_one():
+    shelf, one = Shelf(), replica("one")
+    turn(one, shelf, 0.0)
+    assert not one.leads(11.0)
+    turn(one, shelf, 11.0)
+    assert (one.leads(11.0), one.number) == (True, 1)
+
+
 def test_a_renewal_that_took_long_counts_from_when_it_was_sent():
     shelf, one = Shelf(), replica("one")
     turn(one, shelf, 0.0)

@@ -124,11 +124,21 @@ def test_who_cannot_renew_ends_its_work_in_time_and_leads_again_afterwards(on_cl
             await cluster.until(lambda: not one.working)
             assert QUICK.deadline - QUICK.renew - 0.1 < time.monotonic() - begun < QUICK.deadline + 0.3
             assert not one.terms[0].valid()
+            assert (one.elector.trouble is None) == (how == "conflicts")
             cluster.api.faults.clear()
             if how == "refused":
                 await cluster.api.start()
             await cluster.until(lambda: one.working)
             assert one.terms[1].number == 1
+
+    on_cluster(test)
+
+
+def test_a_slow_poll_does_not_delay_the_end_of_a_term(on_cluster):
+    async def test(cluster: Any) -> None:
+        async with replicas(cluster, "one", timing=Timing(duration=3.0, deadline=0.3, renew=0.1, poll=2.0)) as (one,):
+            await cluster.api.stop()
+            assert await cluster.until(lambda: not one.working) < 0.6
 
     on_cluster(test)
 

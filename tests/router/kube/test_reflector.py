@@ -110,10 +110,11 @@ def test_an_expired_revision_is_healed_and_deletions_before_it_are_noticed(on_cl
     on_cluster(test)
 
 
-def test_an_expired_revision_in_the_stream_is_healed_at_once(on_cluster):
+def test_a_revision_refused_as_expired_is_healed_at_once(on_cluster):
     async def test(cluster: Any) -> None:
         async with following(cluster) as it:
-            cluster.api.faults.answer(410, matches=lambda asked: asked.watch)
+            old = it.reflector._copy.revision
+            cluster.api.faults.answer(410, 100, matches=lambda asked: asked.query.get("resourceVersion") == old)
             cluster.api.drop_watches()
             cluster.put("a")
             assert await cluster.until(lambda: it.has("a")) <= 2.0
@@ -236,6 +237,25 @@ def test_a_resource_that_is_refused_keeps_its_objects_and_disturbs_no_other(on_c
     on_cluster(test)
 
 
+def test_after_a_long_outage_the_resource_is_listed_again(on_cluster, monkeypatch):
+    """The server may be one restored from a backup, whose revisions are behind ours."""
+    monkeypatch.setattr("router.kube.reflector._LONG", 0.1)
+
+    async def test(cluster: Any) -> None:
+        cluster.put("a")
+        async with following(cluster, road=Road(Backoff(most=0.1))) as it:
+            await cluster.api.stop()
+            await cluster.until(lambda: it.reflector.trouble)
+            begun = time.monotonic()
+            await cluster.until(lambda: time.monotonic() - begun > 0.4)
+            await cluster.api.start()
+            await cluster.until(lambda: it.reflector.trouble is None)
+            assert [one.watch for one in cluster.api.requests] == [False, True, False, True]
+            assert it.told == [("default/a", "1")]
+
+    on_cluster(test)
+
+
 def test_a_kind_that_does_not_exist_yet_is_followed_once_it_does(on_cluster):
     async def test(cluster: Any) -> None:
         it = Following(cluster, "/apis/serving.kserve.io/v1beta1/inferenceservices")
@@ -274,7 +294,7 @@ def test_a_list_whose_snapshot_expires_between_pages_is_asked_for_whole(on_clust
             paged.append("continue" in asked.query)
             return paged[-1]
 
-        cluster.api.faults.answer(410, matches=second_page)
+        cluster.api.faults.answer(410, 100, matches=second_page)
         async with following(cluster, page=3) as it:
             assert len(it.told) == 7
             assert paged[:2] == [False, True]
