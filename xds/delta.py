@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xds.resources import Resource, Type
-from xds.stream import STATE_OF_WORLD, Stream, Subscription
+from xds.stream import STATE_OF_WORLD, Stream
+from xds.subscription import Subscription
 from xds.wire import Framed, Request
 
 WILDCARD = "*"

@@ -22,7 +22,8 @@ from xds.fleet import Fleet, Member
 from xds.metrics import XdsMetrics
 from xds.resources import Type
 from xds.sotw import SotwStream
-from xds.stream import PATIENCE, Refused, Response, Stream, Subscription, by_url
+from xds.stream import PATIENCE, Refused, Stream, by_url
+from xds.subscription import Response, Subscription
 from xds.tls import ServerTls, identities, server_credentials
 from xds.wire import Framer, Garbage, Request, read_delta, read_sotw
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from xds.resources import Resource, Type
-from xds.stream import STATE_OF_WORLD, Stream, Subscription
+from xds.stream import STATE_OF_WORLD, Stream
+from xds.subscription import Subscription
 from xds.wire import Framed, Request
 
 WILDCARD = "*"

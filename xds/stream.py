@@ -21,10 +21,10 @@ halves, so that one bad model costs the others nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from xds.cache import Cache, Changes, Gone, Rejection
 from xds.resources import Resource, Type
+from xds.subscription import Response, Sent, Subscription
 from xds.wire import Framed, Framer, Node, Request
 
 GATE_DEADLINE = 2.0
@@ -51,66 +51,6 @@ def by_url(type_url: str) -> Type | None:
 
 class Refused(ValueError):
     """A stream that breaks the protocol beyond answering."""
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """One message for the client; `body` has its nonce already."""
-
-    type: Type
-    nonce: str
-    body: bytes
-    names: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Sent:
-    """A response in flight: what it carried, and what the client held before."""
-
-    nonce: str
-    at: float
-    before: dict[str, Resource | None]
-    removed: dict[str, Gone | None]
-    carried: int
-    lapsed: set[str] = field(default_factory=set)
-    """Carried names that the client has unsubscribed from, before or after it took this response."""
-
-
-@dataclass(slots=True)
-class Subscription:
-    """One type on one stream."""
-
-    type: Type
-    wildcard: bool = False
-    named_once: bool = False
-    names: set[str] = field(default_factory=set)
-    held: dict[str, Resource] = field(default_factory=dict)
-    want: dict[str, Gone | None] = field(default_factory=dict)
-    forced: set[str] = field(default_factory=set)
-    parts: list[tuple[str, ...]] = field(default_factory=list)
-    rejected: dict[str, Rejection] = field(default_factory=dict)
-    blocked: dict[str, float] = field(default_factory=dict)
-    unsure: set[str] = field(default_factory=set)
-    """Names whose value at the client is not known: kept from an earlier stream, or part of a NACKed response."""
-    leaving: dict[str, Gone] = field(default_factory=dict)
-    """Clusters that were gone and came back before the client could let go of them, with their former users."""
-    refusals: int = 0
-    rests_until: float = 0.0
-    owed_since: float | None = None
-    in_flight: _Sent | None = None
-    nonce: str = ""
-    owes_answer: bool = False
-    proved: bool = False
-    """The client has ACKed something of this type, or came with what it ACKed on an earlier stream."""
-
-    def covers(self, resource: Resource) -> bool:
-        return resource.name in self.names or (self.wildcard and not resource.named_only)
-
-    def waits_for_ack(self, name: str) -> bool:
-        return self.in_flight is not None and name in self.in_flight.before
-
-    def is_due(self) -> bool:
-        return self.in_flight is None and bool(self.want or self.parts or self.owes_answer)
 
 
 class Stream:
@@ -301,7 +241,7 @@ class Stream:
         else:
             self._nacked(subscription, sent, error, now)
 
-    def _acked(self, subscription: Subscription, sent: _Sent) -> None:
+    def _acked(self, subscription: Subscription, sent: Sent) -> None:
         kind = subscription.type
         subscription.proved = True
         if sent.carried:
@@ -319,7 +259,7 @@ class Stream:
             if kind is Type.SCOPE and not resource.on_demand:
                 self._asked_for.update(set(resource.refs) - self._names(Type.ROUTE))
 
-    def _nacked(self, subscription: Subscription, sent: _Sent, error: str, now: float) -> None:
+    def _nacked(self, subscription: Subscription, sent: Sent, error: str, now: float) -> None:
         """Put the old values back. Of several resources some may have been applied all the same."""
         held = subscription.held
         attempted = {name: held[name] for name in sent.before if name in held and name not in sent.removed}
@@ -414,7 +354,7 @@ class Stream:
             self._warm(send, before)
         framed = self._compose(subscription, send, tuple(removed))
         subscription.nonce = framed.nonce
-        subscription.in_flight = _Sent(framed.nonce, now, before, removed, len(send))
+        subscription.in_flight = Sent(framed.nonce, now, before, removed, len(send))
         return Response(subscription.type, framed.nonce, framed.body, tuple(before))
 
     def _holds_answer(self, subscription: Subscription, now: float) -> bool:
@@ -530,18 +470,18 @@ class Stream:
         clusters = self.subscriptions.get(Type.CLUSTER)
         if clusters is None or not clusters.wildcard:
             return True  # gRPC's own client asks for clusters only after it has the route
-        if cluster not in clusters.held or _is_new(clusters, cluster):
+        if cluster not in clusters.held or clusters.is_new(cluster):
             return False
         wanted = self._cache.get(Type.ENDPOINT, cluster)
         if wanted is None:
             return True  # found by DNS
         endpoints = self.subscriptions.get(Type.ENDPOINT)
         held = endpoints.held.get(cluster) if endpoints is not None else None
-        if endpoints is None or held is None or cluster in endpoints.unsure or _is_new(endpoints, cluster):
+        if endpoints is None or held is None or cluster in endpoints.unsure or endpoints.is_new(cluster):
             return False
         if wanted.late:
             return True
-        return not held.late and not (endpoints.waits_for_ack(cluster) and _was_empty(endpoints, cluster))
+        return not held.late and not (endpoints.waits_for_ack(cluster) and endpoints.was_empty(cluster))
 
     def _is_settled(self, route: str) -> bool:
         """The client has ACKed the present value of this route, or does not have the route."""
@@ -583,14 +523,3 @@ class _Starting(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len({*self._cache.owners(), *self._behind})
-
-
-def _is_new(subscription: Subscription, name: str) -> bool:
-    sent = subscription.in_flight
-    return sent is not None and name in sent.before and sent.before[name] is None
-
-
-def _was_empty(subscription: Subscription, name: str) -> bool:
-    sent = subscription.in_flight
-    before = sent.before.get(name) if sent is not None else None
-    return before is not None and before.late
