@@ -134,6 +134,20 @@ def test_who_cannot_renew_ends_its_work_in_time_and_leads_again_afterwards(on_cl
     on_cluster(test)
 
 
+def test_a_process_that_was_stopped_knows_at_once_that_its_term_is_over(on_cluster):
+    """As by SIGSTOP or a hypervisor: for this process no time has passed, for the others all of it."""
+
+    async def test(cluster: Any) -> None:
+        async with replicas(cluster, "one") as (one,):
+            assert one.terms[0].valid()
+            one.elector._clock = lambda: time.monotonic() + 60.0
+            assert not one.terms[0].valid()
+            await cluster.until(lambda: len(one.terms) == 2)
+            assert [term.valid() for term in one.terms] == [False, True]
+
+    on_cluster(test)
+
+
 def test_a_slow_poll_does_not_delay_the_end_of_a_term(on_cluster):
     async def test(cluster: Any) -> None:
         async with replicas(cluster, "one", timing=Timing(duration=3.0, deadline=0.3, renew=0.1, poll=2.0)) as (one,):
