@@ -299,7 +299,7 @@ Edit the weights and save, or make v2 unready, slow and faulty:
   {v2} '{{"ready": false}}'
   {v2} '{{"ready": true, "latency_ms": 50, "error_rate": 0.1}}'
 What the control plane and Envoy say:
-  headgate status -w --url {plane}
+  {sys.executable} -m headgate status -w --url {plane}
   curl -s {plane}/models/{MODEL}
   curl -s http://127.0.0.1:{stage.envoy.admin_port}/clusters
 """
