@@ -157,7 +157,8 @@ class Reflector(Generic[Kept]):
             self._road.failed(fault)  # whoever is next waits there
             self._ill(str(fault))
             return
-        self._copy.forget_revision()
+        if fault.status not in (401, 403):  # a revision is as good as before once we are let in again
+            self._copy.forget_revision()
         self._ill(str(fault))
         await self._pause(fault.retry_after)
 

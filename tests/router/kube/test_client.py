@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,11 @@ def test_no_usable_kubeconfig_is_told_with_what_to_do(tmp_path: Path, monkeypatc
         (tmp_path / "config").write_text(text)
     with pytest.raises(NoCluster, match="set KUBECONFIG"):
         asyncio.run(connect())
+
+
+def test_who_uses_no_cluster_does_not_load_the_package():
+    parts = "router.kube.client, router.kube.reflector, router.kube.elector"
+    subprocess.run([sys.executable, "-c", f"import sys, {parts}; sys.exit('kubernetes' in sys.modules)"], check=True)
 
 
 def test_the_path_within_a_namespace():

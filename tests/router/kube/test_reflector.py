@@ -93,6 +93,25 @@ def test_a_watch_that_ends_goes_on_where_it_was(on_cluster):
     on_cluster(test)
 
 
+def test_a_server_that_ends_every_watch_at_once_is_not_hammered(on_cluster):
+    async def test(cluster: Any) -> None:
+        async with following(cluster) as it:
+            ended = 0
+
+            def end_and_count() -> bool:
+                nonlocal ended
+                ended += cluster.api.watching
+                cluster.api.drop_watches()
+                return ended >= 4
+
+            assert await cluster.until(end_and_count) > 0.05 / 2 * (1 + 2)
+            assert it.reflector.trouble is None, "each of these watches told what there was to tell"
+            cluster.put("a")
+            await cluster.until(lambda: it.has("a"))
+
+    on_cluster(test)
+
+
 def test_an_expired_revision_is_healed_and_deletions_before_it_are_noticed(on_cluster):
     async def test(cluster: Any) -> None:
         cluster.put("a")
@@ -233,6 +252,8 @@ def test_a_resource_that_is_refused_keeps_its_objects_and_disturbs_no_other(on_c
             assert road.trouble is None
             await cluster.until(lambda: it.reflector.trouble is None)
             assert it.told == [("default/a", "1")]
+            lists = [one for one in cluster.api.requests if one.path == CONFIG_MAPS and not one.watch]
+            assert len(lists) == 1
 
     on_cluster(test)
 
