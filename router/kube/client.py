@@ -50,8 +50,11 @@ class ApiFault(Exception):
 
     @property
     def of_the_server(self) -> bool:
-        """Whether the server as a whole is in trouble, rather than this one request."""
-        return self.status in (0, 429) or self.status >= 500
+        """Whether the server as a whole is in trouble, rather than this one request.
+
+        500 is not: a custom resource whose conversion webhook is down answers so, and nothing else does.
+        """
+        return self.status in (0, 429, 502, 503, 504)
 
     @property
     def gone(self) -> bool:

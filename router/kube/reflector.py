@@ -77,8 +77,7 @@ class Reflector(Generic[Kept]):
         self._backoff = backoff or Backoff()
         self._clock = clock
         self._dice = dice
-        self._since = clock()
-        self._told = False
+        self._ill_since: float | None = None
 
     @property
     def objects(self) -> Mapping[str, Kept]:
@@ -89,7 +88,7 @@ class Reflector(Generic[Kept]):
         """Follow the resource until cancelled."""
         while True:
             try:
-                if not self._copy.revision or (self._told and self._clock() - self._since > _LONG):
+                if not self._copy.revision or self._ill_for() > _LONG:
                     await self._list()
                 await self._watch()
             except ApiFault as fault:
@@ -167,18 +166,20 @@ class Reflector(Generic[Kept]):
         await asyncio.sleep(self._backoff.failed(now, self._dice(), at_least) - now)
 
     def _ill(self, why: str) -> None:
-        if not self._told:
-            self._told = True
-            self._since = self._clock()
+        if self._ill_since is None:
+            self._ill_since = self._clock()
             log.warning("%s: not followed, %d objects stay as they were: %s", self.path, len(self.objects), why)
         self.trouble = why
+
+    def _ill_for(self) -> float:
+        return 0.0 if self._ill_since is None else self._clock() - self._ill_since
 
     def _well(self) -> None:
         self._heard()
         self._backoff.worked(self._clock())
-        if self._told:
-            log.info("%s: followed again after %.1f s", self.path, self._clock() - self._since)
-        self.trouble, self._told = None, False
+        if self._ill_since is not None:
+            log.info("%s: followed again after %.1f s", self.path, self._ill_for())
+        self.trouble = self._ill_since = None
 
     def _heard(self) -> None:
         self.heard_at = self._clock()

@@ -56,6 +56,13 @@ def test_a_server_in_trouble_says_how_long_to_wait(on_cluster):
     on_cluster(test)
 
 
+@pytest.mark.parametrize(
+    ("status", "whole"), [(0, True), (429, True), (503, True), (500, False), (403, False), (410, False)]
+)
+def test_one_resource_in_trouble_is_not_the_server_in_trouble(status, whole):
+    assert ApiFault(status, "", "").of_the_server == whole
+
+
 def test_no_answer_is_a_fault_of_its_own(on_cluster):
     async def test(cluster: Any) -> None:
         cluster.api.faults.delay(10.0)
