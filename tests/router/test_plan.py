@@ -63,11 +63,11 @@ def shares(one: ModelRollout, *ready: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("manifest", sorted(GOLDEN.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_plans_are_those_that_were_agreed(manifest):
-    """Set HEADGATE_GOLDEN=write to write them anew, then read the difference."""
+    """Set HEADGATE_UPDATE_GOLDEN=1 to write them anew, then read the difference."""
     (found,) = parse(manifest.read_bytes(), manifest.name).rollouts
     text = "\n".join(told(found.rollout))
     golden = manifest.with_suffix(".txt")
-    if os.environ.get("HEADGATE_GOLDEN") == "write":
+    if os.environ.get("HEADGATE_UPDATE_GOLDEN") == "1":
         golden.write_text(text)
     assert text == golden.read_text()
 
