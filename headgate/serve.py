@@ -41,6 +41,7 @@ from xds.fleet import Fleet
 from xds.metrics import XdsMetrics
 from xds.server import XdsServer
 from xds.tls import ServerTls
+from xds.translate import warm_up
 
 log = logging.getLogger("headgate")
 
@@ -218,6 +219,7 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     try:
+        warm_up()
         async with ControlPlane(config) as plane:
             calm_collector()
             models = counted(len(plane.engine.models()), "model")
