@@ -13,7 +13,6 @@ from envoy_data_plane.envoy.config.core.v3 import Address, SocketAddress
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpConnectionManager, Rds
 
-from benchmarks.swarm import encoded_field
 from xds.cache import Cache
 from xds.encode import encode
 from xds.ir import Gateway, ModelPlan
@@ -21,6 +20,7 @@ from xds.resources import Resource, Type
 from xds.translate import translate
 from xds.translate_common import over_ads, pack
 from xds.translate_listener import _router
+from xds.varint import delimited, read_varint
 
 TABLE = "all-models"
 _VIRTUAL_HOSTS, _NAME, _DOMAINS, _ROUTES = 2, 1, 2, 3
@@ -61,42 +61,32 @@ class OneRouteTable:
             self._publish()
 
     def _publish(self) -> None:
-        body = encoded_field(_NAME, TABLE.encode()) + b"".join(self._virtual_hosts.values())
+        body = delimited(_NAME, TABLE.encode()) + b"".join(self._virtual_hosts.values())
         self._cache.apply(TABLE, {Type.ROUTE: {TABLE: Resource.of(TABLE, body)}})
 
 
 def virtual_host(plan: ModelPlan, configuration: bytes) -> bytes:
     """The model's own virtual host, with its hosts as domains, as a field of the table."""
     (inner,) = (value for number, value in fields(configuration) if number == _VIRTUAL_HOSTS)
-    body = encoded_field(_NAME, plan.name.encode())
-    body += b"".join(encoded_field(_DOMAINS, host.encode()) for host in plan.hosts)
-    body += b"".join(encoded_field(number, value) for number, value in fields(inner) if number == _ROUTES)
-    return encoded_field(_VIRTUAL_HOSTS, body)
+    body = delimited(_NAME, plan.name.encode())
+    body += b"".join(delimited(_DOMAINS, host.encode()) for host in plan.hosts)
+    body += b"".join(delimited(number, value) for number, value in fields(inner) if number == _ROUTES)
+    return delimited(_VIRTUAL_HOSTS, body)
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
     """The length-delimited fields of an encoded message; others are passed over."""
     at = 0
     while at < len(message):
-        key, at = _varint(message, at)
+        key, at = read_varint(message, at)
         if key & 7 == 2:
-            size, at = _varint(message, at)
+            size, at = read_varint(message, at)
             yield key >> 3, message[at : at + size]
             at += size
         elif key & 7 == 0:
-            _, at = _varint(message, at)
+            _, at = read_varint(message, at)
         else:
             at += 8 if key & 7 == 1 else 4
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
 
 
 def listener(name: str, address: str, port: int) -> Resource:

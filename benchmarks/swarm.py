@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.child import Child
+from xds.varint import delimited
 
 SOURCE = Path(__file__).with_name("swarm.c")
 NODE_BYTES = 61_000
@@ -36,29 +37,16 @@ def compile_swarm(folder: Path) -> Path:
 
 def node(cluster: str, padding: int = NODE_BYTES) -> bytes:
     """An encoded envoy.config.core.v3.Node without its id, padded with extensions as a real Envoy's is."""
-    body = encoded_field(2, cluster.encode()) + encoded_field(6, b"envoy")
+    body = delimited(2, cluster.encode()) + delimited(6, b"envoy")
     index = 0
     while len(body) < padding:
-        extension = encoded_field(1, f"envoy.benchmark.extension_{index:04d}".encode()) + encoded_field(
+        extension = delimited(1, f"envoy.benchmark.extension_{index:04d}".encode()) + delimited(
             2, b"envoy.filters.http"
         )
-        extension += encoded_field(6, b"envoy.extensions.filters.http.benchmark.v3.Extension")
-        body += encoded_field(9, extension)
+        extension += delimited(6, b"envoy.extensions.filters.http.benchmark.v3.Extension")
+        body += delimited(9, extension)
         index += 1
     return body
-
-
-def encoded_field(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 class Swarm(Child):

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from router.schedule import Outcome
+from xds.varint import delimited, read_varint
 
 _METHOD = "/grpc.health.v1.Health/Check"
 _STATUS = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
@@ -38,7 +39,7 @@ async def check(authority: str, service: str) -> Outcome:
 def request(service: str) -> bytes:
     """Encode HealthCheckRequest; the empty service, which is the default, has no bytes at all."""
     name = service.encode()
-    return b"\x0a" + _varint(len(name)) + name if name else b""
+    return delimited(1, name) if name else b""
 
 
 def serving_status(answer: bytes) -> int | None:
@@ -46,13 +47,13 @@ def serving_status(answer: bytes) -> int | None:
     status, at = 0, 0
     try:
         while at < len(answer):
-            key, at = _read_varint(answer, at)
+            key, at = read_varint(answer, at)
             field, wire = key >> 3, key & 7
             if wire == 0:
-                value, at = _read_varint(answer, at)
+                value, at = read_varint(answer, at)
                 status = value if field == 1 else status
             elif wire == 2:
-                size, at = _read_varint(answer, at)
+                size, at = read_varint(answer, at)
                 at += size
             elif wire in (1, 5):
                 at += 8 if wire == 1 else 4
@@ -61,26 +62,6 @@ def serving_status(answer: bytes) -> int | None:
     except IndexError:
         return None
     return status if at == len(answer) else None
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
 
 
 def _words(error: grpc.aio.AioRpcError, service: str) -> str:

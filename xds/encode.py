@@ -20,6 +20,8 @@ from typing import Any, cast
 
 import betterproto2
 
+from xds.varint import varint
+
 SUPPORTED = "0.9."
 
 if not betterproto2.__version__.startswith(SUPPORTED):
@@ -152,40 +154,31 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def _delimited(number: int) -> Callable[[bytes], bytes]:
-    tag = _varint(number << 3 | 2)
+    tag = varint(number << 3 | 2)
 
     def frame(body: bytes) -> bytes:
         size = len(body)
-        return tag + (_SMALL[size] if size < len(_SMALL) else _varint(size)) + body
+        return tag + (_SMALL[size] if size < len(_SMALL) else varint(size)) + body
 
     return frame
 
 
 def _tag(number: int, kind: str) -> bytes:
     if kind in betterproto2.WIRE_FIXED_32_TYPES:
-        return _varint(number << 3 | 5)
+        return varint(number << 3 | 5)
     if kind in betterproto2.WIRE_FIXED_64_TYPES:
-        return _varint(number << 3 | 1)
-    return _varint(number << 3)
+        return varint(number << 3 | 1)
+    return varint(number << 3)
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-_SMALL = tuple(_varint(value) for value in range(1 << 11))
+_SMALL = tuple(varint(value) for value in range(1 << 11))
 
 
 def _integer(low: int, high: int, to_unsigned: Callable[[int], int]) -> Writer:
     def write(value: int) -> bytes:
         if not low <= value <= high:
             raise ValueError(f"{value} is outside {low}..{high}, what its protobuf field can hold")
-        return _varint(to_unsigned(value))
+        return varint(to_unsigned(value))
 
     return write
 

@@ -188,7 +188,7 @@ class Stream:
         raise NotImplementedError
 
     def _compose(self, subscription: Subscription, sent: Sequence[Resource], removed: Sequence[str]) -> Framed:
-        """The response's bytes without nonce; `held` is already what the client will have."""
+        """The response; `held` is already what the client will have."""
         raise NotImplementedError
 
     # Subscriptions
@@ -421,11 +421,8 @@ class Stream:
                 return False
             gone = subscription.want.get(name)
             return not self._is_left_by(gone.users if gone is not None else ())
-        if kind is Type.ROUTE:
-            return not all(self._is_usable(ref) for ref in current.refs)
-        if kind is Type.SCOPE:
-            routes = [self._cache.get(Type.ROUTE, ref) for ref in current.refs]
-            return not all(self._is_usable(ref) for route in routes if route for ref in route.refs)
+        if kind in _ROUTED:
+            return not all(self._is_usable(cluster) for cluster in self._clusters_behind(kind, current))
         if kind is Type.ENDPOINT and current.late:
             held = subscription.held.get(name)
             if held is None or held.late:
@@ -438,12 +435,8 @@ class Stream:
         clusters = self.subscriptions.get(Type.CLUSTER)
         current = self._current(subscription, name)
         if subscription.type in _ROUTED and clusters is not None and current is not None:
-            refs = [
-                ref
-                for route in ([current] if subscription.type is Type.ROUTE else self._routes_of(current))
-                for ref in route.refs
-            ]
-            return all(ref in clusters.held and not clusters.waits_for_ack(ref) for ref in refs)
+            behind = self._clusters_behind(subscription.type, current)
+            return all(name in clusters.held and not clusters.waits_for_ack(name) for name in behind)
         gone = subscription.want.get(name)
         users = gone.users if gone is not None else self._cache.owners_of(subscription.type, name)
         routes = self.subscriptions.get(Type.ROUTE)
@@ -462,8 +455,12 @@ class Stream:
         held = (*scopes.held.values(), *before)
         return bool(scopes.unsure) or any(scope is not None and route in scope.refs for scope in held)
 
-    def _routes_of(self, scope: Resource) -> list[Resource]:
-        return [route for ref in scope.refs if (route := self._cache.get(Type.ROUTE, ref)) is not None]
+    def _clusters_behind(self, kind: Type, resource: Resource) -> Iterable[str]:
+        """All that a route leads to, or a scope by way of its route."""
+        if kind is Type.ROUTE:
+            return resource.refs
+        routes = (self._cache.get(Type.ROUTE, ref) for ref in resource.refs)
+        return (cluster for route in routes if route is not None for cluster in route.refs)
 
     def _is_usable(self, cluster: str) -> bool:
         """The client holds the cluster, ACKed, with endpoints that it has ACKed as well."""

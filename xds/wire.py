@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from xds.resources import Resource
+from xds.varint import delimited
 
 
 class Garbage(ValueError):
@@ -158,29 +159,16 @@ def _node(message: Any) -> Node | None:
     return Node(node.id, node.cluster, f"{node.agent} {version}".strip())
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _field(number: int, value: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + _varint(len(value)) + value
-
-
 def _any(type_url: bytes, body: bytes) -> bytes:
-    return _field(1, type_url) + _field(2, body)
+    return delimited(1, type_url) + delimited(2, body)
 
 
 def sotw_response(type_url: str, version: str, resources: Iterable[Resource]) -> bytes:
     """A DiscoveryResponse without its nonce."""
     url = type_url.encode()
-    parts = [_field(1, version.encode())]
-    parts += [_field(2, _any(url, resource.body)) for resource in resources]
-    parts.append(_field(4, url))
+    parts = [delimited(1, version.encode())]
+    parts += [delimited(2, _any(url, resource.body)) for resource in resources]
+    parts.append(delimited(4, url))
     return b"".join(parts)
 
 
@@ -188,11 +176,11 @@ def delta_response(type_url: str, resources: Iterable[Resource], removed: Iterab
     """A DeltaDiscoveryResponse without its nonce."""
     url = type_url.encode()
     parts = [
-        _field(2, _field(1, r.version.encode()) + _field(2, _any(url, r.body)) + _field(3, r.name.encode()))
+        delimited(2, delimited(1, r.version.encode()) + delimited(2, _any(url, r.body)) + delimited(3, r.name.encode()))
         for r in resources
     ]
-    parts.append(_field(4, url))
-    parts += [_field(6, name.encode()) for name in removed]
+    parts.append(delimited(4, url))
+    parts += [delimited(6, name.encode()) for name in removed]
     return b"".join(parts)
 
 
@@ -227,7 +215,7 @@ class Framer:
     def _put(self, key: tuple[object, ...], response: bytes) -> Framed:
         self._count += 1
         nonce = f"{self._count:x}"
-        made = Framed(nonce, response + _field(5, nonce.encode()))
+        made = Framed(nonce, response + delimited(5, nonce.encode()))
         while self._made and (len(self._made) >= self._keep or self._held + len(made.body) > self._keep_bytes):
             self._held -= len(self._made.pop(next(iter(self._made))).body)
         self._made[key] = made
