@@ -43,6 +43,11 @@ _RULES: dict[type[BaseModel], tuple[tuple[str, str], ...]] = {
             "give at least one of path, method, headers, query",
         ),
     ),
+    schema.Version: (
+        ("has(self.backend) || has(self.resources)", "give a backend, resources or both"),
+        ("has(self.backend) || !has(self.readiness)", "readiness probes the backend: give one"),
+    ),
+    schema.Rewrite: (("has(self.host) || has(self.path)", "give host, path or both"),),
     schema.Spec: (
         (
             "!has(self.primary) || self.versions.exists(v, v.name == self.primary)",
@@ -55,7 +60,7 @@ _RULES: dict[type[BaseModel], tuple[tuple[str, str], ...]] = {
         ),
     ),
 }
-_SETS = ("hosts", "endpoints")
+_SETS = ("hosts", "endpoints", "resources")
 
 
 def crd() -> dict[str, Any]:

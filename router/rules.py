@@ -87,7 +87,9 @@ def _names(spec: dict[str, Any], names: list[tuple[int, Any]]) -> Iterator[Broke
 
 
 def _version(version: dict[str, Any], at: Loc) -> Iterator[Broken]:
-    backend = _child(version, "backend")
+    backend, resources = _child(version, "backend"), version.get("resources")
+    if isinstance(backend, dict) and resources is not None and all(one is None for one in backend.values()):
+        backend = None  # as the parser writes one that was not given
     if isinstance(backend, dict):
         here = (*at, "backend")
         yield from _exactly_one(backend, ("endpoints", "service", "shared"), here)
@@ -96,7 +98,17 @@ def _version(version: dict[str, Any], at: Loc) -> Iterator[Broken]:
         if isinstance(shared, dict):
             yield from _exactly_one(shared, ("endpoints", "service"), (*here, "shared"))
             yield from _server(shared, (*here, "shared"))
+    elif backend is None and resources is None:
+        yield Broken((*at, "backend"), "is missing", "it is required; in Kubernetes resources will do")
+    yield from _repeated(
+        version.get("resources"), (*at, "resources"), "resource {} is listed twice", "keep one of them"
+    )
+    rewrite = _child(version, "rewrite")
+    if isinstance(rewrite, dict) and not any(rewrite.get(part) is not None for part in ("host", "path")):
+        yield Broken((*at, "rewrite"), "is empty", "give host, path or both")
     readiness = _child(version, "readiness")
+    if isinstance(readiness, dict) and backend is None:
+        yield Broken((*at, "readiness"), "probes nothing without a backend", "give a backend too, or leave it out")
     if isinstance(readiness, dict):
         yield from _exactly_one(readiness, ("http", "grpc", "tcp"), (*at, "readiness"))
     for index, match in enumerate(_items(version, "match")):

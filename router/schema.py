@@ -26,6 +26,7 @@ from router.values import (
     PathText,
     PositiveDuration,
     Regex,
+    ResourceText,
     StringMap,
     Text,
     is_ip,
@@ -200,6 +201,17 @@ class Backend(Part):
         return service is not None and not (service.host and is_ip(service.host))
 
 
+NO_BACKEND = Backend()
+"""Of a version that leaves it to its resources where it is served."""
+
+
+class Rewrite(Part):
+    """What a server behind a gateway of its own needs to find the version."""
+
+    host: Host | None = Field(default=None, description="Host header to send instead of the client's.")
+    path: PathText | None = Field(default=None, description="Path to send instead of the client's, the whole of it.")
+
+
 class HttpProbe(Part):
     path: PathText = Field(description="Path to GET; 200-399 means ready. For example /v2/health/ready.")
     port: Port | None = Field(default=None, description="Port to ask. By default the endpoint's own.")
@@ -248,7 +260,24 @@ class Version(Part):
     """One version of the model."""
 
     name: Label = Field(description="Name of the version, unique in the rollout; answers carry it as app-version.")
-    backend: Backend = Field(description="Where the version is served; exactly one of endpoints, service, shared.")
+    backend: Backend = Field(
+        default=NO_BACKEND,
+        description=(
+            "Where the version is served; exactly one of endpoints, service, shared. "
+            "In Kubernetes it may be left out: it is found by the kind of the resources."
+        ),
+        json_schema_extra={"default": None},
+    )
+    resources: tuple[ResourceText, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description=(
+            "Kubernetes resources that the version consists of, each as TYPE/NAME or TYPE/NAMESPACE/NAME, such as "
+            "isvc/iris-v2; all must be ready. By default the Service that the backend names."
+        ),
+    )
+    rewrite: Rewrite | None = Field(default=None, description="Change the Host or path of what this version receives.")
     protocol: Protocol | None = Field(
         default=None, description="What Envoy speaks to this version. By default spec.protocol."
     )
@@ -288,7 +317,7 @@ class Sticky(Part):
 
 
 class Timeouts(Part):
-    """How long Envoy waits."""
+    """How long to wait."""
 
     request: Duration = Field(
         default=0.0, description="For a whole answer; 0s waits for ever.", json_schema_extra={"default": "0s"}
@@ -300,6 +329,11 @@ class Timeouts(Part):
     )
     connect: PositiveDuration = Field(
         default=1.0, description="For a connection to an endpoint.", json_schema_extra={"default": "1s"}
+    )
+    drain: Duration = Field(
+        default=300.0,
+        description="For the requests in flight of a version that is deleted from Kubernetes.",
+        json_schema_extra={"default": "300s"},
     )
 
 
@@ -331,7 +365,14 @@ class Spec(Part):
         description="The versions; the first is the primary unless spec.primary says otherwise.",
     )
     sticky: Sticky | None = Field(default=None, description="Keep every user on one version.")
-    timeouts: Timeouts = Field(default=Timeouts(), description="How long Envoy waits.")
+    timeouts: Timeouts = Field(default=Timeouts(), description="How long to wait.")
+    paused: Annotated[bool, Strict()] = Field(
+        default=False,
+        description=(
+            "Keep primary, weights, header routes and mirrors as they are, whatever else is edited. "
+            "A version that stops being ready still loses its traffic."
+        ),
+    )
 
 
 class Metadata(Part):

@@ -26,6 +26,7 @@ TEXT_PATTERN = r"^[^\x00-\x08\x0a-\x1f\x7f]*$"
 PATH_PATTERN = r"^/[^?#\x00-\x20\x7f]*$"
 METHOD_PATTERN = r"^[A-Z][A-Z-]*$"
 ENDPOINT_PATTERN = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$"
+RESOURCE_PATTERN = rf"^[A-Za-z][A-Za-z0-9]*/({_LABEL}/)?{_LABEL}(\.{_LABEL})*(#{_LABEL}(\.{_LABEL})*)?$"
 DURATION_PATTERN = r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m|h)$"
 POSITIVE_DURATION_PATTERN = r"^(0*[1-9][0-9]{0,5}(\.[0-9]{1,3})?|0+\.(0{0,2}[1-9][0-9]{0,2}))(ms|s|m|h)$"
 
@@ -43,6 +44,7 @@ _is_text = re.compile(TEXT_PATTERN + r"\Z").match
 _is_path = re.compile(PATH_PATTERN + r"\Z").match
 _is_method = re.compile(METHOD_PATTERN + r"\Z").match
 _is_endpoint = re.compile(ENDPOINT_PATTERN + r"\Z").match
+_is_resource = re.compile(RESOURCE_PATTERN + r"\Z").match
 _is_duration = re.compile(DURATION_PATTERN + r"\Z").match
 _is_positive_duration = re.compile(POSITIVE_DURATION_PATTERN + r"\Z").match
 
@@ -314,6 +316,14 @@ def _regex(value: str) -> str:
     return value
 
 
+def _resource(value: str) -> str:
+    if not _is_resource(value):
+        raise fault(
+            f"{shown(value)} is not a reference", "write TYPE/NAME or TYPE/NAMESPACE/NAME, such as isvc/iris-v2"
+        )
+    return value
+
+
 def _schema(pattern: str | None = None, *, longest: int, shortest: int = 0) -> WithJsonSchema:
     schema: dict[str, Any] = {"type": "string"}
     if shortest:
@@ -336,6 +346,7 @@ Text = Annotated[str, Strict(), _after(_text), _schema(TEXT_PATTERN, longest=MAX
 NeededText = Annotated[str, Strict(), _after(_needed_text), _schema(TEXT_PATTERN, longest=MAX_TEXT, shortest=1)]
 PathText = Annotated[str, Strict(), _after(_path), _schema(PATH_PATTERN, longest=MAX_PATH)]
 Method = Annotated[str, Strict(), _after(_method), _schema(METHOD_PATTERN, longest=32)]
+ResourceText = Annotated[str, Strict(), _after(_resource), _schema(RESOURCE_PATTERN, longest=512)]
 Regex = Annotated[str, Strict(), _after(_regex), _schema(longest=MAX_REGEX, shortest=1)]
 HeaderName = Annotated[str, Strict(), _after(_match_header), _schema(TOKEN_PATTERN, longest=MAX_HEADER_NAME)]
 EndpointText = Annotated[

@@ -90,10 +90,10 @@ def test_defaults_in_the_crd_are_those_of_the_parser():
     raw = rollout(versions=[small, {**small, "name": "v2", "mirror": {}}])
     filled = copy.deepcopy(raw)
     fill(SCHEMA, filled)
-    assert filled["spec"]["timeouts"] == {"request": "0s", "idle": "300s", "connect": "1s"}
+    assert filled["spec"]["timeouts"] == {"request": "0s", "idle": "300s", "connect": "1s", "drain": "300s"}
     assert filled["spec"]["versions"][1]["mirror"]["percent"] == 100
     assert read(filled, "") == read(raw, "")
-    assert set(filled["spec"]) == {"hosts", "gateway", "protocol", "strategy", "versions", "timeouts"}
+    assert set(filled["spec"]) == {"hosts", "gateway", "protocol", "strategy", "versions", "timeouts", "paused"}
 
 
 def fill(schema, value):

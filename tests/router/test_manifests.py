@@ -67,7 +67,7 @@ def test_all_problems_of_a_file_are_told_at_once_with_their_lines():
 
 def test_a_missing_field_is_reported_at_the_part_that_lacks_it():
     assert complaints(GOOD.replace('    backend: {endpoints: ["127.0.0.1:8002"]}\n', "")) == [
-        "iris.yaml:11: spec.versions[1].backend: is missing (it is required)"
+        "iris.yaml:11: spec.versions[1].backend: is missing (it is required; in Kubernetes resources will do)"
     ]
 
 

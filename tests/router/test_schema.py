@@ -87,6 +87,15 @@ def test_equal_objects_are_equal_hashable_and_frozen():
         one.spec.gateway = "other"
 
 
+def test_resources_stand_in_for_a_backend():
+    raw = changed(((*V2, "backend"), GONE), ((*V2, "resources"), ["isvc/other/iris-v2", "sdep/iris#main"]))
+    raw["spec"]["versions"][1].pop("readiness", None)
+    rollout = ModelRollout.model_validate(raw)
+    assert rollout.spec.versions[1].backend.servers("ml") == ()
+    written = rollout.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert ModelRollout.model_validate(written) == rollout
+
+
 def test_what_is_read_can_be_written_and_read_again():
     one = ModelRollout.model_validate(GOOD)
     written = json.loads(one.model_dump_json(by_alias=True, exclude_none=True))
@@ -112,6 +121,11 @@ BAD = [
     ((*V2, "name"), "v1", "spec.versions[1].name: version 'v1' is already the name of spec.versions[0] (give every version its own name)"),
     ((*V2, "name"), "v2\n", f"spec.versions[1].name: 'v2\\n' is not a valid name ({NAME_HINT})"),
     ((*V2, "name"), 2, "spec.versions[1].name: must be text, not 2 (put it in quotes: \"2\")"),
+    # what a version consists of
+    ((*V1, "resources"), ["isvc"], "spec.versions[0].resources[0]: 'isvc' is not a reference (write TYPE/NAME or TYPE/NAMESPACE/NAME, such as isvc/iris-v2)"),
+    ((*V1, "resources"), ["svc/a", "svc/a"], "spec.versions[0].resources[1]: resource 'svc/a' is listed twice (keep one of them)"),
+    ((*V1, "rewrite"), {}, "spec.versions[0].rewrite: is empty (give host, path or both)"),
+    ((*V1, "backend"), GONE, "spec.versions[0].backend: is missing (it is required; in Kubernetes resources will do)"),
     # shape
     (("spec", "versions"), [], "spec.versions: is an empty list (give at least one)"),
     (("spec", "versions"), {"v1": {}}, "spec.versions: must be a list, not a mapping (start each entry on its own line with '- ')"),
@@ -119,7 +133,7 @@ BAD = [
     (("spec",), GONE, "spec: is missing (it is required)"),
     ((*V2, "weigth"), 1, "spec.versions[1].weigth: unknown field 'weigth' (did you mean 'weight'?)"),
     ((*HEADER, "exakt"), "x", "spec.versions[1].match[0].headers[0].exakt: unknown field 'exakt' (did you mean 'exact'?)"),
-    (("spec", "zzz"), 1, "spec.zzz: unknown field 'zzz' (known here: hosts, gateway, protocol, strategy, primary, versions, sticky, timeouts)"),
+    (("spec", "zzz"), 1, "spec.zzz: unknown field 'zzz' (known here: hosts, gateway, protocol, strategy, primary, versions, sticky, timeouts, paused)"),
     (("spec", "strategy"), "bluegreen", "spec.strategy: 'bluegreen' is not one of none, blue-green, canary, mirror (did you mean 'blue-green'?)"),
     (("spec", "strategy"), "random", "spec.strategy: 'random' is not one of none, blue-green, canary, mirror (use one of these)"),
     (("spec", "protocol"), 2, "spec.protocol: 2 is not one of http1, h2c, auto (use one of these)"),
