@@ -10,10 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
+from router.held import held
 from router.hints import counted
 from router.hosts import Claims
 from router.manifests import Located
@@ -23,12 +24,15 @@ from router.problem import Problem
 from router.schema import ModelRollout
 from router.step import RolloutState, step
 from router.store import Store
-from xds.ir import Gateway, ModelPlan
+from xds.ir import Backend, Gateway, ModelPlan
 
 log = logging.getLogger(__name__)
 
 _SLICE = 0.002
 """Seconds of work after which others get a turn, so that a flood of changes holds up neither probes nor Envoys."""
+
+
+PAUSED = "paused: primary, weights, header routes and mirrors stay as they were"
 
 
 class Sink(Protocol):
@@ -119,6 +123,8 @@ class Engine:
         self._claims = Claims()
         self._status: dict[str, ModelStatus] = {}
         self._orphans: dict[str, ModelStatus] = {}  # deleted, but the sink did not let go
+        self._leaving: dict[str, ModelStatus] = {}  # deleted, but requests may still be in flight
+        self._followers: list[Callable[[str], None]] = []
         self._holding = hold
         self._awaited: set[str] | None = None  # models that have not been planned since the start
         self._started = asyncio.Event()
@@ -168,6 +174,14 @@ class Engine:
         """A live, read-only view."""
         return MappingProxyType(self._status)
 
+    def leaving(self) -> Mapping[str, ModelStatus]:
+        """Models that are gone, but whose clusters stay while requests may be in flight. Live and read-only."""
+        return MappingProxyType(self._leaving)
+
+    def follow(self, changed: Callable[[str], None]) -> None:
+        """Call `changed` from now on with every model that looks different from before, or is gone."""
+        self._followers.append(changed)
+
     def problems(self) -> tuple[Problem, ...]:
         """Everything that somebody should mend, each once."""
         told = {problem: None for problems in self._store.problems().values() for problem in problems}
@@ -180,6 +194,7 @@ class Engine:
         located = self._store.get(model)
         if located is None:
             self._delete(model)
+            self._tell(model)
         elif self._holding and self._unknown(model, located.rollout):
             self._claim(model)
             return
@@ -222,13 +237,18 @@ class Engine:
                 model, located, Problem(located.where, "spec.gateway", f"gateway {gateway!r} is not known", hint)
             )
             return
-        observed = observe(rollout, self._store.health(model))
+        observed = observe(rollout, self._store.health(model), self._store.sites(model))
         remembered = self._states.get(model) or RolloutState()
         state = step(rollout, observed, remembered, now)
         self._claim(model)
-        planned = plan(rollout, observed, state, self._claims.held(model), where=located.where)
+        shown = held(rollout, state.held) if state.held else rollout
+        planned = plan(shown, observed, state, self._claims.held(model), where=located.where)
+        if state.held:
+            planned = replace(planned, why=(PAUSED, *planned.why))
         generation = before.generation if before else 0
-        told = before.plan if before else None
+        left = self._leaving.get(model)
+        told = before.plan if before else left.plan if left else None
+        planned = self._with_lingering(model, planned, told)
         if planned.plan != told:
             # A model that moves to another gateway is there before it leaves the old one.
             if planned.plan is not None:
@@ -251,8 +271,10 @@ class Engine:
     def _record(self, model: str, status: ModelStatus, defect: Exception | None = None) -> None:
         before = self._status.get(model)
         self._orphans.pop(model, None)
+        self._leaving.pop(model, None)
         if before is None or _differs(before, status):
             self._status[model] = status
+            self._tell(model)
         told = {*self._store.problems_of(model), *(before.problems if before is not None else ())}
         for problem in status.problems:
             if problem not in told:  # whoever reports a problem to the Store logs it too
@@ -282,8 +304,39 @@ class Engine:
         problem = Problem(located.where, "", what, "this is a defect of headgate; the last good traffic stays")
         self._keep(model, located, problem, error)
 
+    def _tell(self, model: str) -> None:
+        for changed in self._followers:
+            changed(model)
+
+    def _with_lingering(self, model: str, planned: Planned, told: ModelPlan | None) -> Planned:
+        """Keep the clusters of versions that are gone while the store says that they linger."""
+        lingering = self._store.lingering(model)
+        if not lingering or told is None or planned.plan is None:
+            return planned
+        there = {one.name for one in planned.plan.backends}
+        kept = tuple(one for one in _backends_of(told, lingering) if one.name not in there)
+        return replace(planned, plan=replace(planned.plan, backends=planned.plan.backends + kept)) if kept else planned
+
+    def _leave(self, model: str, status: ModelStatus, lingering: frozenset[str]) -> bool:
+        """Withdraw the model's routes and keep the clusters that linger; False when there are none."""
+        backends = tuple(_backends_of(status.plan, lingering)) if status.plan is not None else ()
+        if status.plan is None or not backends:
+            return False
+        rest = replace(status.plan, hosts=(), routes=(), backends=backends)
+        if rest != status.plan:
+            self._sink.apply(rest)
+            self._log.info("%s: deleted; its clusters stay while requests may be in flight", model)
+        self._leaving[model] = replace(status, planned=None, plan=rest)
+        return True
+
     def _delete(self, model: str) -> None:
-        status = self._status.pop(model, None) or self._orphans.pop(model, None)
+        status = self._status.pop(model, None) or self._orphans.pop(model, None) or self._leaving.pop(model, None)
+        lingering = self._store.lingering(model)
+        if status is not None and lingering and self._leave(model, status, lingering):
+            for other in self._claims.release(model):
+                self._store.mark(other)
+            self._states.forget(model)
+            return
         if status is not None and status.plan is not None:
             try:
                 self._sink.remove(status.plan.gateway, model)
@@ -300,6 +353,12 @@ class Engine:
         self._states.forget(model)
         if status is not None:
             self._log.info("%s: deleted", model)
+
+
+def _backends_of(plan: ModelPlan, versions: frozenset[str]) -> Iterator[Backend]:
+    """The clusters of these versions, copies' included."""
+    names = {f"{plan.name}/{one}" for one in versions}
+    return (one for one in plan.backends if one.name.partition("~")[0] in names)
 
 
 def _differs(before: ModelStatus, after: ModelStatus) -> bool:

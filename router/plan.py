@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +15,8 @@ from router.cautions import cautions
 from router.observe import Observed
 from router.policy import Wish, mirrors, wishes
 from router.problem import Problem
-from router.schema import ModelRollout, Version
+from router.schema import ModelRollout, Rewrite, Version
+from router.site import Site
 from router.step import RolloutState
 from router.sticky import layout
 from router.values import duration_text, endpoint_text
@@ -72,7 +73,8 @@ def plan(
     Unready versions get no weight, no header route and no mirror. `where` goes into the problems; by default the key.
     """
     wanted = wishes(rollout)
-    ready = observed.ready
+    ready, sites = observed.ready, {one.name: one.site for one in observed.versions}
+    arms = {wish.name: _Arm(rollout, wish.version, sites[wish.name]) for wish in wanted}
     points = share({wish.name: wish.weight for wish in wanted}, ready, rollout.primary.name)
     versions = tuple(_version_plan(wish, observed, points) for wish in wanted)
     why = tuple(sentences(wanted, observed, points, rollout))
@@ -85,10 +87,10 @@ def plan(
             gateway=rollout.spec.gateway,
             hosts=hosts,
             routes=(
-                *_header_routes(rollout, wanted, ready),
-                *_weighted_routes(rollout, wanted, ready, points, state),
+                *_header_routes(rollout, wanted, ready, arms),
+                *_weighted_routes(rollout, wanted, ready, points, state, arms),
             ),
-            backends=tuple(dict.fromkeys(_backends(rollout, wanted, observed))),
+            backends=tuple(dict.fromkeys(_backends(rollout, wanted, observed, arms))),
         )
     return Planned(traffic, versions, why, tuple(cautions(rollout, wanted, where or rollout.key)))
 
@@ -106,94 +108,119 @@ def _version_plan(wish: Wish, observed: Observed, points: dict[str, int]) -> Ver
     )
 
 
-def _header_routes(rollout: ModelRollout, wanted: tuple[Wish, ...], ready: frozenset[str]) -> Iterator[Route]:
+def _header_routes(
+    rollout: ModelRollout, wanted: tuple[Wish, ...], ready: frozenset[str], arms: Mapping[str, _Arm]
+) -> Iterator[Route]:
     for wish in wanted:
         if wish.name in ready:
             for index, match in enumerate(wish.match):
                 yield Route(
                     name=f"{wish.name}/match-{index}",
                     match=match.ir,
-                    targets=(_target(rollout, wish.version, WEIGHT_TOTAL),),
+                    targets=(arms[wish.name].target(WEIGHT_TOTAL),),
                     timeout=rollout.spec.timeouts.request,
                     idle_timeout=rollout.spec.timeouts.idle,
                 )
 
 
 def _weighted_routes(
-    rollout: ModelRollout, wanted: tuple[Wish, ...], ready: frozenset[str], points: dict[str, int], state: RolloutState
+    rollout: ModelRollout,
+    wanted: tuple[Wish, ...],
+    ready: frozenset[str],
+    points: dict[str, int],
+    state: RolloutState,
+    arms: Mapping[str, _Arm],
 ) -> Iterator[Route]:
     """The split, once; or twice where Envoy could not tell by itself which protocol a copy needs.
 
     A cluster that follows the protocol of the request follows nothing when the request is a mirrored copy: Envoy then
     takes HTTP/1 (seen on 1.40), which a gRPC server does not understand. So gRPC calls get a route of their own.
     """
-    versions = {wish.name: wish.version for wish in wanted}
-    arms = [name for name in layout(rollout, state) if name in points]
-    mirroring = [wish for wish in wanted if wish.mirror and mirrors(wish, ready, points)]
+    order = [name for name in layout(rollout, state) if name in points]
+    copied = [(arms[wish.name], wish.mirror) for wish in wanted if wish.mirror and mirrors(wish, ready, points)]
     weighted = Route(
         name="weighted",
         match=Match(),
-        targets=tuple(_target(rollout, versions[name], points[name]) for name in arms),
-        mirrors=tuple(_mirror(rollout, wish, wish.mirror, SHADOW) for wish in mirroring if wish.mirror),
+        targets=tuple(arms[name].target(points[name]) for name in order),
+        mirrors=tuple(arm.mirror(mirror, SHADOW) for arm, mirror in copied),
         timeout=rollout.spec.timeouts.request,
         idle_timeout=rollout.spec.timeouts.idle,
         hash_header=rollout.spec.sticky.header if rollout.spec.sticky else None,
     )
-    if any(_protocol(rollout, wish.version) is Protocol.AUTO for wish in mirroring):
+    if any(arm.protocol is Protocol.AUTO for arm, _ in copied):
         copies = tuple(
-            _mirror(rollout, wish, wish.mirror, _grpc_shadow(rollout, wish)) for wish in mirroring if wish.mirror
+            arm.mirror(mirror, GRPC_SHADOW if arm.protocol is Protocol.AUTO else SHADOW) for arm, mirror in copied
         )
         yield replace(weighted, name="weighted-grpc", match=GRPC, mirrors=copies)
     yield weighted
 
 
-def _grpc_shadow(rollout: ModelRollout, wish: Wish) -> str:
-    return GRPC_SHADOW if _protocol(rollout, wish.version) is Protocol.AUTO else SHADOW
+class _Arm:
+    """Where one version's requests go and what is changed in them: its manifest's words first, then the cluster's."""
+
+    def __init__(self, rollout: ModelRollout, version: Version, site: Site | None) -> None:
+        self._version = version
+        found = site or Site(True, "")
+        rewrite = version.rewrite or Rewrite()
+        self.protocol = version.protocol or _said(rollout.spec.protocol) or found.protocol or Protocol.AUTO
+        self.backend = cluster_name(rollout, version, self.protocol, placed=site is not None)
+        self.dns = found.dns if site else version.backend.dns
+        self._host = rewrite.host or found.host_rewrite
+        self._path = rewrite.path or found.path_rewrite
+        self._headers = tuple(sorted((dict(found.request_headers) | dict(version.selecting_headers)).items()))
+
+    def target(self, weight: int) -> Target:
+        return Target(
+            backend=self.backend,
+            weight=weight,
+            version=self._version.name,
+            set_request_headers=self._headers,
+            set_response_headers=((VERSION_HEADER, self._version.name),),
+            host_rewrite=self._host,
+            path_rewrite=self._path,
+        )
+
+    def mirror(self, mirror: schema.Mirror, suffix: str) -> Mirror:
+        headers = dict(self._headers) | dict(mirror.request_headers)
+        return Mirror(
+            backend=self.backend + suffix,
+            percent=mirror.percent,
+            version=self._version.name,
+            set_request_headers=tuple(sorted(headers.items())),
+            host_rewrite=self._host,
+            path_rewrite=self._path,
+        )
 
 
-def _target(rollout: ModelRollout, version: Version, weight: int) -> Target:
-    return Target(
-        backend=cluster_name(rollout, version),
-        weight=weight,
-        version=version.name,
-        set_request_headers=version.selecting_headers,
-        set_response_headers=((VERSION_HEADER, version.name),),
-    )
+def _said(protocol: Protocol) -> Protocol | None:
+    """A rollout that says auto says nothing."""
+    return None if protocol is Protocol.AUTO else protocol
 
 
-def _mirror(rollout: ModelRollout, wish: Wish, mirror: schema.Mirror, suffix: str) -> Mirror:
-    headers = dict(wish.version.selecting_headers) | dict(mirror.request_headers)
-    return Mirror(
-        backend=cluster_name(rollout, wish.version) + suffix,
-        percent=mirror.percent,
-        version=wish.name,
-        set_request_headers=tuple(sorted(headers.items())),
-    )
+def cluster_name(rollout: ModelRollout, version: Version, protocol: Protocol, *, placed: bool) -> str:
+    """The version's cluster; a shared server's name tells all that makes its cluster, so that models can share it.
 
-
-def cluster_name(rollout: ModelRollout, version: Version) -> str:
-    """The version's cluster; a shared server's name tells all that makes its cluster, so that models can share it."""
-    if version.backend.shared is None:
+    Not in Kubernetes (`placed`): there, what is in flight is counted per version before one is taken away.
+    """
+    if version.backend.shared is None or placed:
         return f"{rollout.key}/{version.name}"
     servers = sorted(endpoint_text(one) for one in version.backend.servers(rollout.metadata.namespace))
     connect = rollout.spec.timeouts.connect
     suffix = "" if connect == DEFAULT_CONNECT_TIMEOUT else f"/connect-{duration_text(connect)}"
-    return f"shared/{','.join(servers)}/{_protocol(rollout, version)}{suffix}"
+    return f"shared/{','.join(servers)}/{protocol}{suffix}"
 
 
-def _protocol(rollout: ModelRollout, version: Version) -> Protocol:
-    return version.protocol or rollout.spec.protocol
-
-
-def _backends(rollout: ModelRollout, wanted: tuple[Wish, ...], observed: Observed) -> Iterator[Backend]:
+def _backends(
+    rollout: ModelRollout, wanted: tuple[Wish, ...], observed: Observed, arms: Mapping[str, _Arm]
+) -> Iterator[Backend]:
     """Every version's cluster, used or not, so that it is warm when its turn comes; and one more per mirror."""
     for wish in wanted:
-        version = wish.version
+        arm = arms[wish.name]
         backend = Backend(
-            name=cluster_name(rollout, version),
+            name=arm.backend,
             endpoints=_endpoints(wish, observed),
-            protocol=_protocol(rollout, version),
-            dns=version.backend.dns,
+            protocol=arm.protocol,
+            dns=arm.dns,
             connect_timeout=rollout.spec.timeouts.connect,
         )
         yield backend
@@ -206,9 +233,14 @@ def _backends(rollout: ModelRollout, wanted: tuple[Wish, ...], observed: Observe
 
 
 def _endpoints(wish: Wish, observed: Observed) -> tuple[Endpoint, ...]:
-    """Only ready endpoints, except where a list must not depend on this model, or nobody else is left to try."""
+    """Only ready endpoints, except where a list must not depend on this model, or nobody else is left to try.
+
+    What the cluster lists stays as long as it is listed: a version that leaves has requests in flight there.
+    """
     seen = observed[wish.name]
     backend = wish.version.backend
+    if seen.site is not None:
+        return seen.site.endpoints
     if backend.shared is not None:
         return tuple(sorted(seen.endpoints, key=endpoint_text))
     if backend.dns or (wish.primary and not observed.ready):

@@ -107,7 +107,7 @@ def _version(version: dict[str, Any], at: Loc) -> Iterator[Broken]:
     if isinstance(rewrite, dict) and not any(rewrite.get(part) is not None for part in ("host", "path")):
         yield Broken((*at, "rewrite"), "is empty", "give host, path or both")
     readiness = _child(version, "readiness")
-    if isinstance(readiness, dict) and backend is None:
+    if isinstance(readiness, dict) and backend is None and resources is not None:
         yield Broken((*at, "readiness"), "probes nothing without a backend", "give a backend too, or leave it out")
     if isinstance(readiness, dict):
         yield from _exactly_one(readiness, ("http", "grpc", "tcp"), (*at, "readiness"))

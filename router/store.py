@@ -14,11 +14,13 @@ from types import MappingProxyType
 from router.health import Health
 from router.manifests import Located
 from router.problem import Problem
+from router.site import Site
 from xds.ir import Endpoint
 
 HealthKey = tuple[str, Endpoint]
 """A version's name and the endpoint that receives its traffic."""
 
+_NOWHERE: Mapping[str, Site] = MappingProxyType({})
 _NO_HEALTH: Mapping[HealthKey, Health] = MappingProxyType({})
 
 
@@ -72,6 +74,8 @@ class Store:
 
     def __init__(self) -> None:
         self._objects: dict[str, Located] = {}
+        self._sites: dict[str, Mapping[str, Site]] = {}
+        self._lingering: dict[str, frozenset[str]] = {}
         self._health: dict[str, dict[HealthKey, Health]] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
         self._about: dict[str, frozenset[str]] = {}
@@ -93,11 +97,31 @@ class Store:
                 follower.mark(key)
         return True
 
+    def place(self, key: str, sites: Mapping[str, Site], lingering: frozenset[str] = frozenset()) -> bool:
+        """Keep where the versions are served; `lingering` ones are no longer of the rollout, but their clusters stay.
+
+        While a model that was dropped has lingering versions, their clusters are all that is left of it.
+        """
+        if self._sites.get(key, _NOWHERE) == sites and self._lingering.get(key, frozenset()) == lingering:
+            return False
+        self._set_sites(key, sites, lingering)
+        self._dirty.mark(key, urgent=True)
+        return True
+
+    def _set_sites(self, key: str, sites: Mapping[str, Site], lingering: frozenset[str]) -> None:
+        self._sites.pop(key, None)
+        self._lingering.pop(key, None)
+        if sites:
+            self._sites[key] = sites
+        if lingering:
+            self._lingering[key] = lingering
+
     def drop(self, key: str) -> bool:
         """Forget an object and the health of its endpoints."""
         if self._objects.pop(key, None) is None:
             return False
         self._health.pop(key, None)
+        self._sites.pop(key, None)
         self._dirty.mark(key)
         for follower in self._followers:
             follower.mark(key)
@@ -160,6 +184,14 @@ class Store:
     def health(self, model: str) -> Mapping[HealthKey, Health]:
         """The model's own verdicts only: the cost of reading them does not grow with the number of models."""
         return self._health.get(model, _NO_HEALTH)
+
+    def sites(self, model: str) -> Mapping[str, Site]:
+        """Where the cluster says that versions are served; empty outside of one."""
+        return self._sites.get(model, _NOWHERE)
+
+    def lingering(self, model: str) -> frozenset[str]:
+        """Versions that have gone from the rollout while requests to them may still be in flight."""
+        return self._lingering.get(model, frozenset())
 
     def problems(self) -> Mapping[str, tuple[Problem, ...]]:
         """All problems by origin, as they are now."""

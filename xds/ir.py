@@ -99,7 +99,10 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One arm of a split. `weight` > 0 in basis points; arms keep their order during a run."""
+    """One arm of a split. `weight` > 0 in basis points; arms keep their order during a run.
+
+    `host_rewrite` and `path_rewrite` replace the request's Host and whole path; empty leaves them as they are.
+    """
 
     backend: str
     weight: int
@@ -107,6 +110,8 @@ class Target:
     set_request_headers: Headers = ()
     remove_request_headers: tuple[str, ...] = ()
     set_response_headers: Headers = ()
+    host_rewrite: str = ""
+    path_rewrite: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class Mirror:
     percent: float
     version: str
     set_request_headers: Headers = ()
+    host_rewrite: str = ""
+    path_rewrite: str = ""
 
 
 @dataclass(frozen=True, slots=True)
