@@ -99,3 +99,17 @@ class Replica(Protocol):
     """One replica, this one or another. Asking for a cluster's load also begins it, for some seconds."""
 
     async def report(self, models: Collection[str], clusters: Collection[str]) -> Report: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Of every live replica, this one included; `unreachable` are those that should have answered and did not."""
+
+    reports: tuple[Report, ...] = ()
+    unreachable: tuple[str, ...] = ()
+
+
+class Fleet(Protocol):
+    """All live replicas. Asking never fails: whoever does not answer is told as unreachable."""
+
+    async def ask(self, models: Collection[str], clusters: Collection[str]) -> Reports: ...
