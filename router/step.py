@@ -42,8 +42,9 @@ class RolloutState:
 def step(rollout: ModelRollout, observed: Observed, state: RolloutState, now: float) -> RolloutState:
     """Keep the candidates' slots, give new ones the lowest free slot, forget those that are gone.
 
-    While a rollout is paused, its traffic as it was at the first look is kept. The primary holds none: it fills the middle. When a candidate is promoted it leaves its slot, and the former
-    primary, if it stays, takes a free one like any new candidate.
+    The primary holds none: it fills the middle. When a candidate is promoted it leaves its slot, and the former
+    primary, if it stays, takes a free one like any new candidate. While a rollout is paused, its traffic as it was at
+    the first look is kept.
     """
     pause = (state.held or hold(rollout)) if rollout.spec.paused else ""
     names = [one.name for one in (held(rollout, pause) if pause else rollout).candidates]

@@ -77,19 +77,19 @@ def server(
     find: Find,
     *,
     modelmesh: ModelMesh = ModelMesh(),
-    infer_path: bool = False,
+    infer: bool = False,
 ) -> Server | Problem:
-    """Of one version. `infer_path`: send KServe requests to /v2/models/<isvc>/infer whatever path they come with."""
+    """Of one version. `infer`: send KServe requests to /v2/models/<isvc>/infer whatever path they come with."""
     for shorts in (("isvc",), ("sdep",), ("svc", "service"), ("sts",), ("deploy",)):
         for one in resources:
             if one.short in shorts:
-                return _of(one, find, modelmesh, infer_path)
+                return _of(one, find, modelmesh, infer)
     listed = ", ".join(map(str, resources)) or "nothing"
     hint = "list an isvc, sdep, svc, sts or deploy"
     return Problem(listed, "", "no resource of the version can receive requests", hint)
 
 
-def _of(one: Reference, find: Find, modelmesh: ModelMesh, infer_path: bool) -> Server | Problem:
+def _of(one: Reference, find: Find, modelmesh: ModelMesh, infer: bool) -> Server | Problem:
     obj = find(one)
     if one.short in ("svc", "service"):
         return _service(one, obj)
@@ -99,7 +99,7 @@ def _of(one: Reference, find: Find, modelmesh: ModelMesh, infer_path: bool) -> S
         return _service(named, find(named), of=one)
     if obj is None:
         return Problem(str(one), "", "does not exist", "create it, or take the version out")
-    return _inference_service(one, obj, modelmesh, infer_path) if one.short == "isvc" else _seldon(one, obj)
+    return _inference_service(one, obj, modelmesh, infer) if one.short == "isvc" else _seldon(one, obj)
 
 
 def _service(one: Reference, obj: Object | None, of: Reference | None = None) -> Server | Problem:
@@ -135,7 +135,12 @@ def _protocol(port: Object) -> Protocol:
     return Protocol.HTTP1 if word in ("http", "http1") else Protocol.AUTO
 
 
-def _inference_service(one: Reference, obj: Object, modelmesh: ModelMesh, infer_path: bool) -> Server:
+def infer_path(model: str) -> str:
+    """Where KServe's V2 protocol takes requests for a model."""
+    return f"/v2/models/{model}/infer"
+
+
+def _inference_service(one: Reference, obj: Object, modelmesh: ModelMesh, infer: bool) -> Server:
     mode = text(obj, "metadata", "annotations", DEPLOYMENT_MODE) or text(obj, "status", "deploymentMode")
     if mode.lower() == "modelmesh":
         return _modelmesh(one, obj, modelmesh)
@@ -148,7 +153,7 @@ def _inference_service(one: Reference, obj: Object, modelmesh: ModelMesh, infer_
         protocol=Protocol.H2C if _speaks_grpc(obj) else Protocol.AUTO,
         dns=not raw,  # Knative's Service is an ExternalName of its gateway, which finds the model by its Host
         host_rewrite=host,
-        path_rewrite=f"/v2/models/{one.name}/infer" if infer_path else "",
+        path_rewrite=infer_path(one.name) if infer else "",
     )
 
 

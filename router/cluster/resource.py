@@ -8,16 +8,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from router.cluster.objects import part
-from router.cluster.written import yaml_value
 from router.hints import nearest
 from router.problem import Problem
 from router.values import shown
-
-RESOURCES = "headgate.dev/resources"
-"""Annotation of a ModelRollout: a YAML mapping from version names to lists of references."""
 
 WEIGHT_CONFIG = "-weight-config"
 """End of the name of a ConfigMap that does nothing but carry a version's weight annotation."""
@@ -167,7 +161,12 @@ class Reference:
         return self.short == "cm" and self.name.endswith(WEIGHT_CONFIG)
 
     def __str__(self) -> str:
-        return f"{self.short}/{self.namespace}/{self.name}" + (f"#{self.inside}" if self.inside else "")
+        return self.written("")
+
+    def written(self, namespace: str) -> str:
+        """As a rollout in this namespace may write it."""
+        place = "" if self.namespace == namespace else f"{self.namespace}/"
+        return f"{self.short}/{place}{self.name}" + (f"#{self.inside}" if self.inside else "")
 
 
 def reference(written: str, namespace: str) -> Reference | None:
@@ -179,45 +178,3 @@ def reference(written: str, namespace: str) -> Reference | None:
         case [short, space, name] if short and space and name:
             return Reference(short, name, space, inside)
     return None
-
-
-def references(
-    annotation: str, namespace: str, where: str, field: str = f"metadata.annotations[{RESOURCES}]"
-) -> tuple[dict[str, tuple[Reference, ...]], tuple[Problem, ...]]:
-    """The resources of each version as the annotation of a ModelRollout lists them."""
-    hint = "write for example  v1: [deploy/iris-v1, svc/iris-v1]"
-    raw, complaint = yaml_value(annotation, where)
-    if complaint:
-        return {}, (Problem(where, field, complaint, hint),)
-    if not isinstance(raw, Mapping | None):
-        return {}, (Problem(where, field, f"must be a mapping, not {shown(raw)}", hint),)
-    found: dict[str, tuple[Reference, ...]] = {}
-    problems: list[Problem] = []
-    for version, listed in (raw or {}).items():
-        at = f"{field}.{version}"
-        if not isinstance(listed, list):
-            problems.append(Problem(where, at, f"must be a list, not {shown(listed)}", hint))
-            continue
-        made: list[Reference] = []
-        for index, one in enumerate(listed):
-            read = reference(one, namespace) if isinstance(one, str) else None
-            if read is None:
-                what = f"{shown(one)} is not a reference"
-                problems.append(Problem(where, f"{at}[{index}]", what, "write TYPE/NAME or TYPE/NAMESPACE/NAME"))
-            else:
-                made.append(read)
-        found[str(version)] = tuple(made)
-    return found, tuple(problems)
-
-
-def references_text(resources: Mapping[str, tuple[Reference, ...]]) -> str:
-    """The annotation's value."""
-    lines = [
-        f"{_plain(version)}: [{', '.join(_plain(str(one)) for one in listed)}]" for version, listed in resources.items()
-    ]
-    return "\n".join(lines)
-
-
-def _plain(name: str) -> str:
-    """Quoted where YAML would read something else than this text."""
-    return name if yaml.load(name, Loader=yaml.CSafeLoader) == name and "#" not in name else f'"{name}"'

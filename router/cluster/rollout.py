@@ -7,22 +7,19 @@ from typing import Any
 
 from router.cluster.backend import Server
 from router.cluster.match import DEFAULT_MATCH
-from router.cluster.resource import RESOURCES, references_text
 from router.cluster.routemap import Routemap, RoutemapVersion
 from router.cluster.routing import Routing
 from router.cluster.weight import DEFAULT_WEIGHT, fitted
 from router.manifests import read
 from router.problem import Problem
 from router.schema import API_VERSION, KIND, Mirror, ModelRollout, Strategy, Version
+from xds.ir import Protocol
 
 
 def rollout(
     found: Routemap, servers: Mapping[str, Server], overrides: Mapping[str, int] | None = None, *, gateway: str = ""
 ) -> tuple[ModelRollout | None, tuple[Problem, ...]]:
-    """`servers` and `overrides` (weight.override) by version; a version without a server is not there yet.
-
-    Such a version gets a Service of its own name for now: it has no part in the traffic while it is not ready.
-    """
+    """`servers` and `overrides` (weight.override) by version; a version without a server is not there yet."""
     given = overrides or {}
     wanted = {one.name: given.get(one.name, _spec(one)) for one in found.versions}
     weights = wanted if found.strategy is Strategy.MIRROR else fitted(wanted)
@@ -30,8 +27,7 @@ def rollout(
     versions = [
         {
             "name": one.name,
-            "backend": _backend(one, servers.get(one.name), found.namespace),
-            **_protocol(servers.get(one.name)),
+            **_place(one, servers.get(one.name)),
             **_traffic(found, index, weights[one.name], problems),
         }
         for index, one in enumerate(found.versions)
@@ -39,11 +35,7 @@ def rollout(
     raw = {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        "metadata": {
-            "name": found.application,
-            "namespace": found.namespace,
-            "annotations": {RESOURCES: references_text({one.name: one.resources for one in found.versions})},
-        },
+        "metadata": {"name": found.application, "namespace": found.namespace},
         "spec": {
             "hosts": list(found.hosts),
             **({"gateway": gateway} if gateway else {}),
@@ -83,14 +75,15 @@ def _spec(version: RoutemapVersion) -> int:
     return DEFAULT_WEIGHT if version.weight is None else version.weight
 
 
-def _backend(version: RoutemapVersion, server: Server | None, namespace: str) -> dict[str, Any]:
+def _place(version: RoutemapVersion, server: Server | None) -> dict[str, Any]:
+    place: dict[str, Any] = {"resources": [str(one) for one in version.resources]} if version.resources else {}
     if server is not None:
-        return server.manifest
-    return {"service": {"name": version.name, "namespace": namespace, "port": 80}}
-
-
-def _protocol(server: Server | None) -> dict[str, Any]:
-    return {"protocol": server.protocol.value} if server is not None and server.protocol.value != "auto" else {}
+        place["backend"] = server.manifest
+        if server.protocol is not Protocol.AUTO:
+            place["protocol"] = server.protocol.value
+    elif not version.resources:
+        place["backend"] = {"service": {"name": version.name, "port": 80}}
+    return place
 
 
 def _traffic(found: Routemap, index: int, weight: int, problems: list[Problem]) -> dict[str, Any]:

@@ -7,26 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.cluster.match import DEFAULT_MATCH, matches
-from router.cluster.resource import RESOURCES, WEIGHT_CONFIG, Reference, references_text
+from router.cluster.resource import WEIGHT_CONFIG, Reference
 from router.cluster.template.values import WHERE, Values
 from router.cluster.weight import WEIGHT
 from router.manifests import read
 from router.schema import API_VERSION, KIND, Strategy
 
 WATCH = "iter8.tools/watch"
-INFER_PATH = "headgate.dev/infer-path"
-"""Annotation of a ModelRollout: send KServe requests to /v2/models/<isvc>/infer, as Iter8's charts do."""
-
 STRATEGIES = tuple(one.value for one in Strategy if one is not Strategy.NONE)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a version is served: a ModelRollout's backend, what is spoken there, and the resources behind it."""
+    """Where a version is served: a ModelRollout's backend, what is spoken there, and the resources behind it.
+
+    `rewrite` is what the server needs to find the model.
+    """
 
     backend: dict[str, Any]
     resources: tuple[Reference, ...]
     protocol: str = ""
+    rewrite: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +74,12 @@ def rollout(
 ) -> dict[str, Any]:
     """The ModelRollout, held against the schema as `kubectl apply` would be."""
     own = f"{name}.{namespace}"
-    resources = {
-        one.name: (
-            *one.place.resources,
-            *((weight_reference(one),) if weighted(strategy, index == 0) else ()),
-        )
-        for index, one in enumerate(arms)
-    }
     gateway = values.text("headgateGateway")
     metadata: dict[str, Any] = {"name": name, "namespace": namespace}
     if labels:
         metadata["labels"] = labels
-    metadata["annotations"] = {**(annotations or {}), RESOURCES: references_text(resources)}
+    if annotations:
+        metadata["annotations"] = annotations
     protocols = {one.place.protocol for one in arms}
     common = protocols.pop() if len(protocols) == 1 else ""
     spec: dict[str, Any] = {"hosts": [own, f"{own}.svc", f"{own}.svc.cluster.local"]}
@@ -93,7 +88,9 @@ def rollout(
     if common:
         spec["protocol"] = common
     spec["strategy"] = strategy
-    spec["versions"] = [_version(one, common) for one in arms]
+    spec["versions"] = [
+        _version(one, common, namespace, weighted(strategy, index == 0)) for index, one in enumerate(arms)
+    ]
     made = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
     if not any(one.severity == "error" for one in values.problems):
         found = read(made, f"{WHERE}, as ModelRollout {name or '?'}")
@@ -117,8 +114,15 @@ def weight_reference(arm: Arm) -> Reference:
     return Reference("cm", f"{arm.name}{WEIGHT_CONFIG}", arm.namespace)
 
 
-def _version(arm: Arm, common: str) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": arm.name, "backend": arm.place.backend}
+def _version(arm: Arm, common: str, namespace: str, weighted: bool) -> dict[str, Any]:
+    resources = (*arm.place.resources, *((weight_reference(arm),) if weighted else ()))
+    made: dict[str, Any] = {
+        "name": arm.name,
+        "backend": arm.place.backend,
+        "resources": [one.written(namespace) for one in resources],
+    }
+    if arm.place.rewrite:
+        made["rewrite"] = dict(arm.place.rewrite)
     if arm.place.protocol and arm.place.protocol != common:
         made["protocol"] = arm.place.protocol
     return made | arm.traffic

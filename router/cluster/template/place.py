@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from router.cluster.backend import MODEL_HEADER, SELDON_HTTP, ModelMesh, Server
+from router.cluster.backend import MODEL_HEADER, SELDON_HTTP, ModelMesh, Server, infer_path
 from router.cluster.resource import Reference
 from router.cluster.template.manifest import Place
 from xds.ir import Protocol
@@ -21,9 +21,10 @@ def modelmesh(name: str, namespace: str, server: ModelMesh, host: str = "") -> P
 
 
 def kserve(name: str, namespace: str, *, old: bool = False, grpc: bool = False) -> Place:
-    """KServe's predictor Service; up to 0.10 it had another name."""
+    """KServe's predictor Service; up to 0.10 it had another name. Found by its Host behind Knative's gateway."""
     service = Server(service=f"{name}-predictor-default" if old else f"{name}-predictor", namespace=namespace)
-    return Place(service.manifest, (Reference("isvc", name, namespace),), Protocol.H2C.value if grpc else "")
+    rewrite = (("host", service.address),) if grpc else (("host", service.address), ("path", infer_path(name)))
+    return Place(service.manifest, (Reference("isvc", name, namespace),), Protocol.H2C.value if grpc else "", rewrite)
 
 
 def deployment(name: str, namespace: str, port: int, deploy: str = "") -> Place:

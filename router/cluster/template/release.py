@@ -11,7 +11,7 @@ from typing import Any
 from router.cluster.backend import DEPLOYMENT_MODE, ModelMesh
 from router.cluster.objects import part, whole
 from router.cluster.template import place
-from router.cluster.template.manifest import INFER_PATH, WATCH, Arm, Place, rollout, traffic, weight_config, weighted
+from router.cluster.template.manifest import WATCH, Arm, Place, rollout, traffic, weight_config, weighted
 from router.cluster.template.values import Values
 from router.schema import Strategy
 
@@ -58,8 +58,7 @@ def documents(values: Values, release: str, namespace: str) -> list[dict[str, An
         arms.append(Arm(one.name, one.namespace, one.place(), traffic(version, strategy, index == 0, 50, None)))
     if not arms:
         return []
-    annotations = {INFER_PATH: "true"} if environment in KSERVE else {}
-    annotations |= about.strings("annotations")
+    annotations = about.strings("annotations")
     made.append(rollout(values, name, space, strategy, arms, labels=about.strings("labels"), annotations=annotations))
     return made + [weight_config(arm) for index, arm in enumerate(arms) if weighted(strategy, index == 0)]
 

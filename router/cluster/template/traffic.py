@@ -12,7 +12,6 @@ from typing import Any
 from router.cluster.backend import SELDON_GRPC, SELDON_HTTP, ModelMesh
 from router.cluster.template import place
 from router.cluster.template.manifest import (
-    INFER_PATH,
     STRATEGIES,
     Arm,
     Place,
@@ -76,8 +75,7 @@ def _documents(values: Values, names: _Names, namespace: str) -> list[dict[str, 
     arms = _arms(values, names, environment, strategy, name, namespace, percent)
     if action == _MODIFY:
         return _modified(values, names, strategy, arms, percent)
-    annotations = {INFER_PATH: "true"} if environment.startswith("kserve") and environment != "kserve-modelmesh" else {}
-    made = [rollout(values, name, namespace, strategy, arms, annotations=annotations)]
+    made = [rollout(values, name, namespace, strategy, arms)]
     return made + [weight_config(arm) for index, arm in enumerate(arms) if weighted(strategy, index == 0)]
 
 

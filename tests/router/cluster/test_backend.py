@@ -19,11 +19,11 @@ def ref(written):
     return Reference(short, name, NS, inside)
 
 
-def of(*written, infer_path=False, **objects):
+def of(*written, infer=False, **objects):
     """`objects` by short_name with underscores for dashes."""
     known = {key.replace("_", "-"): value for key, value in objects.items()}
     resources = tuple(ref(one) for one in written)
-    return server(resources, lambda one: known.get(f"{one.short}-{one.name}"), infer_path=infer_path)
+    return server(resources, lambda one: known.get(f"{one.short}-{one.name}"), infer=infer)
 
 
 def service(*ports, **spec):
@@ -108,7 +108,7 @@ def test_kserve_is_asked_by_the_predictors_host():
     host = "iris-predictor.prod.svc.cluster.local"
     assert found == Server(service="iris-predictor", namespace=NS, port=80, dns=True, host_rewrite=host)
     assert of("isvc/iris", isvc_iris=isvc("RawDeployment")).dns is False
-    assert of("isvc/iris", isvc_iris=isvc(), infer_path=True).path_rewrite == "/v2/models/iris/infer"
+    assert of("isvc/iris", isvc_iris=isvc(), infer=True).path_rewrite == "/v2/models/iris/infer"
 
 
 def test_older_kserve_called_the_predictor_otherwise():

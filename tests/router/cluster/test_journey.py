@@ -56,12 +56,12 @@ class Cluster:
 
     def servers(self) -> dict[str, Server]:
         assert self.rollout
-        found = {name: server(each, self._objects.get) for name, each in named(self.rollout)[0].items()}
+        found = {name: server(each, self._objects.get) for name, each in named(self.rollout).items()}
         return {name: one for name, one in found.items() if isinstance(one, Server)}
 
     def _route(self):
         assert self.rollout
-        resources, _ = named(self.rollout)
+        resources = named(self.rollout)
         given = {name: override((one, self._objects.get(one)) for one in each)[0] for name, each in resources.items()}
         wanted, _ = reweighted(self.rollout, {name: one for name, one in given.items() if one is not None})
         states = {name: version_readiness(each, self._objects.get, BUILT_IN) for name, each in resources.items()}

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.cluster.backend import Server
-from router.cluster.resource import RESOURCES, Reference, references
+from router.cluster.named import named
+from router.cluster.resource import Reference
 from router.cluster.rollout import reweighted, rollout
 from router.cluster.routemap import is_routemap, routemap
 from router.manifests import read
-from router.schema import Strategy
+from router.schema import NO_BACKEND, Strategy
 from xds.ir import Protocol
 
 
@@ -269,13 +270,13 @@ def test_a_canary_by_match_which_weight_zero_switches_off():
 
 def test_the_rollout_lists_the_resources_of_its_versions():
     made = turned(two())
-    found, problems = references(dict(made.metadata.annotations)[RESOURCES], "x", "y")
-    assert not problems
-    assert found["wisdom-1"] == (Reference("isvc", "wisdom-1", "modelmesh-serving"),)
+    assert named(made)["wisdom-1"] == (Reference("isvc", "wisdom-1", "modelmesh-serving"),)
 
 
-def test_a_version_that_is_not_there_yet_has_a_place_all_the_same():
-    assert turned(two(), servers={}).spec.versions[1].backend.service.name == "wisdom-1"
+def test_a_version_that_is_not_there_yet_has_its_resources_only():
+    version = turned(two(), servers={}).spec.versions[1]
+    assert version.backend == NO_BACKEND
+    assert version.resources == ("isvc/modelmesh-serving/wisdom-1",)
 
 
 # Annotations over a ModelRollout of one's own

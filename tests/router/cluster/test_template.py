@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.cluster.resource import BUILT_IN, RESOURCES, Reference, references
+from router.cluster.named import named
+from router.cluster.resource import BUILT_IN, Reference, reference
 from router.cluster.rollout import reweighted
 from router.cluster.template import render
 from router.cluster.weight import override
@@ -44,9 +45,7 @@ def rollout(values, **options) -> ModelRollout:
 
 
 def resources(found):
-    listed, problems = references(dict(found.metadata.annotations)[RESOURCES], found.metadata.namespace, "x")
-    assert not problems
-    return listed
+    return named(found)
 
 
 def overrides(documents):
@@ -254,8 +253,8 @@ def test_weight_configs_are_where_their_versions_are():
     for documents in (made(values), made(mesh("blue-green", modelVersions=[{}, {"namespace": "elsewhere"}]))):
         assert [one["metadata"]["namespace"] for one in of_kind(documents, "ConfigMap")][1] == "elsewhere"
         (raw,) = of_kind(documents, "ModelRollout")
-        listed, _ = references(raw["metadata"]["annotations"][RESOURCES], "x", "y")
-        assert {one.namespace for one in list(listed.values())[1]} == {"elsewhere"}
+        listed = [reference(one, "x") for one in raw["spec"]["versions"][1]["resources"]]
+        assert {one.namespace for one in listed} == {"elsewhere"}
 
 
 @pytest.mark.parametrize("environment", ["deployment-gtw", "kserve", "kserve-modelmesh-istio"])
