@@ -60,6 +60,14 @@ def bootstrap(
             "cds_config": _over_ads(),
             "lds_config": _over_ads(),
         },
+        # Only headgate asks for load reports, and only while it waits for a version's last requests to end.
+        "cluster_manager": {
+            "load_stats_config": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+            }
+        },
         "static_resources": {"clusters": [_xds_cluster(xds_address, xds_port, tls)]},
         # Counters of a cluster cost memory from its first request on, not before: most models are quiet.
         "deferred_stat_options": {"enable_deferred_creation_stats": True},

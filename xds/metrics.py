@@ -51,6 +51,12 @@ class XdsMetrics:
         self.refused = Counter(
             "headgate_xds_refused_streams", "Streams that were turned away.", ("reason",), registry=registry
         )
+        self.load_reporters = Gauge(
+            "headgate_xds_load_reporters", "Clients with an open load report stream.", ("gateway",), registry=registry
+        )
+        self.load_reports = Counter(
+            "headgate_xds_load_reports", "Load reports received.", ("gateway",), registry=registry
+        )
 
     def pushed(self, gateway: str, kind: str) -> Pushes:
         """The two counters of a push."""

@@ -1,4 +1,4 @@
-"""ADS over gRPC: the thin rim around `Stream`, one reader and one writer per client.
+"""ADS and load reports on one gRPC port; for ADS the thin rim around `Stream`, one reader and one writer per client.
 
 Traps of grpc.aio that are met here (each has a test): a second process would silently share the port unless
 so_reuseport is off; more than max_pending_requests streams at once are refused; two concurrent writes kill a stream.
@@ -9,22 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 import grpc
 
 from xds.cache import Cache, Rejection
 from xds.delta import DeltaStream
+from xds.door import Context, Door, TurnedAway, nonsense, peer
 from xds.fleet import Fleet, Member
+from xds.load_stream import LRS_SERVICE, serve_loads
+from xds.loads import Loads
 from xds.metrics import XdsMetrics
 from xds.resources import Type
 from xds.sotw import SotwStream
 from xds.stream import PATIENCE, Refused, Stream, by_url
 from xds.subscription import Response, Subscription
-from xds.tls import ServerTls, identities, server_credentials
+from xds.tls import ServerTls, server_credentials
 from xds.wire import Framer, Garbage, Request, read_delta, read_sotw
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,6 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 _METRIC_NAMES = {kind: kind.name.lower() for kind in Type}
 Progress = Callable[[str, frozenset[str]], None]
-Context = Any  # grpc.aio.ServicerContext, for which grpcio ships no types
 
 
 class XdsServer:
@@ -77,9 +79,10 @@ class XdsServer:
         self._on_progress = on_progress or (lambda gateway, owners: None)
         self._framer = Framer()
         self._server: Any = None
-        self._turned_away: set[tuple[str, str]] = set()
+        self._door = Door(caches.keys(), tls, self._metrics)
         self._calls: set[asyncio.Task[Any]] = set()
         self.fleet = Fleet(caches)
+        self.loads = Loads(caches)
         self.port = 0
 
     async def start(self) -> None:
@@ -90,7 +93,13 @@ class XdsServer:
             "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta),
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._sotw),
         }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        loads = {"StreamLoadStats": grpc.stream_stream_rpc_method_handler(self._load_stats)}
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(SERVICE, methods),
+                grpc.method_handlers_generic_handler(LRS_SERVICE, loads),
+            )
+        )
         host = f"[{self._address}]" if ":" in self._address else self._address
         where = f"{host}:{self._wanted_port}"
         try:
@@ -114,20 +123,29 @@ class XdsServer:
     # One stream
 
     async def _delta(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        await self._serve(DeltaStream, read_delta, requests, context)
+        await self._call(context, self._serve(DeltaStream, read_delta, requests, context))
 
     async def _sotw(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        await self._serve(SotwStream, read_sotw, requests, context)
+        await self._call(context, self._serve(SotwStream, read_sotw, requests, context))
+
+    async def _load_stats(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        await self._call(context, serve_loads(requests, context, self.loads, self._door, self._metrics))
+
+    async def _call(self, context: Context, serving: Coroutine[Any, Any, None]) -> None:
+        """Serve until the client leaves; one that makes no sense, or has no place here, is told why it must go."""
+        call = asyncio.current_task()
+        if call is not None:
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        try:
+            await serving
+        except TurnedAway as away:
+            await self._door.turn_away(context, away)
 
     async def _serve(
         self, variant: type[Stream], read: Callable[[bytes], Request], requests: AsyncIterator[bytes], context: Context
     ) -> None:
         connection: _Connection | None = None
-        away: _TurnedAway | None = None
-        call = asyncio.current_task()
-        if call is not None:
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
         try:
             try:
                 async for raw in requests:
@@ -135,65 +153,26 @@ class XdsServer:
                     if connection is None:
                         connection = self._open(variant, request, context)
                     connection.receive(request)
-            except Garbage as error:
-                away = _TurnedAway(grpc.StatusCode.INVALID_ARGUMENT, "garbage", str(error), "")
-            except Refused as error:
-                node = connection.member.id if connection else ""
-                away = _TurnedAway(grpc.StatusCode.INVALID_ARGUMENT, "protocol", str(error), node)
-            except _TurnedAway as error:
-                away = error
+            except (Garbage, Refused) as error:
+                if connection is not None:
+                    await connection.finish()
+                raise nonsense(error, connection.member.id if connection else "") from error
             if connection is not None:
                 await connection.finish()
-            if away is not None:
-                await self._turn_away(context, away.code, away.reason, str(away), away.node)
         finally:
             if connection is not None:
                 await connection.close()
 
     def _open(self, variant: type[Stream], request: Request, context: Context) -> _Connection:
-        node = request.node
-        if node is None or not node.id:
-            raise Refused("the first request must carry node.id")
-        cache = self._caches.get(node.cluster)
-        if cache is None:
-            known = ", ".join(sorted(self._caches)) or "none"
-            raise _TurnedAway(
-                grpc.StatusCode.NOT_FOUND,
-                "unknown_gateway",
-                f"node.cluster {node.cluster!r} is no gateway of this control plane (known: {known})",
-                node.id,
-            )
-        if self._tls is not None and self._tls.check_node:
-            names = identities(context.auth_context())
-            if node.id not in names:
-                shown = ", ".join(sorted(names)) or "no name at all"
-                raise _TurnedAway(
-                    grpc.StatusCode.PERMISSION_DENIED,
-                    "identity",
-                    f"node.id {node.id!r} is not in the client's certificate (it names {shown})",
-                    node.id,
-                )
+        node = self._door.admit(request.node, context)
+        cache = self._caches[node.cluster]
         stream = variant(cache, self._framer)
-        member = Member(stream, node.cluster, _peer(context), time.time())
+        member = Member(stream, node.cluster, peer(context), time.time())
         connection = _Connection(member, cache, context, self._metrics, self._on_progress)
         self.fleet.join(member)
         connection.on_close = lambda: self.fleet.leave(member)
-        self._turned_away = {(who, why) for who, why in self._turned_away if who != node.id}
         log.info("%s: %s connected (%s, %s)", node.cluster, node.id, variant.variant, node.version or "unknown client")
         return connection
-
-    async def _turn_away(self, context: Context, code: grpc.StatusCode, reason: str, why: str, node: str) -> None:
-        self._metrics.refused.labels(reason).inc()
-        if (node, reason) not in self._turned_away and len(self._turned_away) < 10_000:
-            self._turned_away.add((node, reason))  # clients come back several times a second: say it once
-            log.warning("turned away %s from %s: %s", node or "a client", _peer(context), why)
-        await context.abort(code, why)
-
-
-class _TurnedAway(Exception):
-    def __init__(self, code: grpc.StatusCode, reason: str, why: str, node: str) -> None:
-        super().__init__(why)
-        self.code, self.reason, self.node = code, reason, node
 
 
 class _Connection:
@@ -324,9 +303,3 @@ class _Connection:
         self.on_close()
         log.info("%s: %s disconnected", self.member.gateway, self.member.id)
         self._on_progress(self.member.gateway, frozenset())
-
-
-def _peer(context: Context) -> str:
-    """ "ipv4:127.0.0.1:4711" as "127.0.0.1:4711"."""
-    peer = cast(str, context.peer() or "")
-    return peer.split(":", 1)[1].replace("%5B", "[").replace("%5D", "]") if ":" in peer else peer

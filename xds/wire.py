@@ -46,12 +46,13 @@ class Request:
     initial_versions: dict[str, str] = field(default_factory=dict)
 
 
-_STRING, _MESSAGE, _INT32, _UINT32 = 9, 11, 5, 13
-_ONE, _MANY = 1, 3
-_PACKAGE = "headgate.wire"
+STRING, MESSAGE, INT32, UINT32, UINT64 = 9, 11, 5, 13, 4
+ONE, MANY = 1, 3
+FILE, PACKAGE = "headgate/wire.proto", "headgate.wire"
 
 
-def _message(name: str, *fields: tuple[str, int, int, int, str]) -> descriptor_pb2.DescriptorProto:
+def describe(name: str, *fields: tuple[str, int, int, int, str]) -> descriptor_pb2.DescriptorProto:
+    """A message of this package: its fields as (name, number, label, type, type name)."""
     made = descriptor_pb2.DescriptorProto(name=name)
     for field_name, number, label, kind, type_name in fields:
         made.field.add(
@@ -59,52 +60,52 @@ def _message(name: str, *fields: tuple[str, int, int, int, str]) -> descriptor_p
             number=number,
             label=label,
             type=kind,
-            type_name=f".{_PACKAGE}.{type_name}" if type_name else None,
+            type_name=f".{PACKAGE}.{type_name}" if type_name else None,
         )
     return made
 
 
 def _descriptors() -> descriptor_pb2.FileDescriptorProto:
-    file = descriptor_pb2.FileDescriptorProto(name="headgate/wire.proto", package=_PACKAGE, syntax="proto3")
-    delta = _message(
+    file = descriptor_pb2.FileDescriptorProto(name=FILE, package=PACKAGE, syntax="proto3")
+    delta = describe(
         "Delta",
-        ("node", 1, _ONE, _MESSAGE, "Node"),
-        ("type_url", 2, _ONE, _STRING, ""),
-        ("subscribe", 3, _MANY, _STRING, ""),
-        ("unsubscribe", 4, _MANY, _STRING, ""),
-        ("initial_versions", 5, _MANY, _MESSAGE, "Delta.InitialVersionsEntry"),
-        ("nonce", 6, _ONE, _STRING, ""),
-        ("error", 7, _ONE, _MESSAGE, "Status"),
+        ("node", 1, ONE, MESSAGE, "Node"),
+        ("type_url", 2, ONE, STRING, ""),
+        ("subscribe", 3, MANY, STRING, ""),
+        ("unsubscribe", 4, MANY, STRING, ""),
+        ("initial_versions", 5, MANY, MESSAGE, "Delta.InitialVersionsEntry"),
+        ("nonce", 6, ONE, STRING, ""),
+        ("error", 7, ONE, MESSAGE, "Status"),
     )
     entry = delta.nested_type.add(name="InitialVersionsEntry")
-    entry.field.add(name="key", number=1, label=_ONE, type=_STRING)
-    entry.field.add(name="value", number=2, label=_ONE, type=_STRING)
+    entry.field.add(name="key", number=1, label=ONE, type=STRING)
+    entry.field.add(name="value", number=2, label=ONE, type=STRING)
     entry.options.map_entry = True
     file.message_type.extend(
         [
-            _message(
+            describe(
                 "Version",
-                ("major", 1, _ONE, _UINT32, ""),
-                ("minor", 2, _ONE, _UINT32, ""),
-                ("patch", 3, _ONE, _UINT32, ""),
+                ("major", 1, ONE, UINT32, ""),
+                ("minor", 2, ONE, UINT32, ""),
+                ("patch", 3, ONE, UINT32, ""),
             ),
-            _message("Build", ("version", 1, _ONE, _MESSAGE, "Version")),
-            _message(
+            describe("Build", ("version", 1, ONE, MESSAGE, "Version")),
+            describe(
                 "Node",
-                ("id", 1, _ONE, _STRING, ""),
-                ("cluster", 2, _ONE, _STRING, ""),
-                ("agent", 6, _ONE, _STRING, ""),
-                ("build", 8, _ONE, _MESSAGE, "Build"),
+                ("id", 1, ONE, STRING, ""),
+                ("cluster", 2, ONE, STRING, ""),
+                ("agent", 6, ONE, STRING, ""),
+                ("build", 8, ONE, MESSAGE, "Build"),
             ),
-            _message("Status", ("code", 1, _ONE, _INT32, ""), ("message", 2, _ONE, _STRING, "")),
-            _message(
+            describe("Status", ("code", 1, ONE, INT32, ""), ("message", 2, ONE, STRING, "")),
+            describe(
                 "Sotw",
-                ("version", 1, _ONE, _STRING, ""),
-                ("node", 2, _ONE, _MESSAGE, "Node"),
-                ("names", 3, _MANY, _STRING, ""),
-                ("type_url", 4, _ONE, _STRING, ""),
-                ("nonce", 5, _ONE, _STRING, ""),
-                ("error", 6, _ONE, _MESSAGE, "Status"),
+                ("version", 1, ONE, STRING, ""),
+                ("node", 2, ONE, MESSAGE, "Node"),
+                ("names", 3, MANY, STRING, ""),
+                ("type_url", 4, ONE, STRING, ""),
+                ("nonce", 5, ONE, STRING, ""),
+                ("error", 6, ONE, MESSAGE, "Status"),
             ),
             delta,
         ]
@@ -112,10 +113,10 @@ def _descriptors() -> descriptor_pb2.FileDescriptorProto:
     return file
 
 
-_pool = descriptor_pool.DescriptorPool()
-_pool.Add(_descriptors())
-_Sotw: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{_PACKAGE}.Sotw"))
-_Delta: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{_PACKAGE}.Delta"))
+POOL = descriptor_pool.DescriptorPool()
+POOL.Add(_descriptors())
+_Sotw: Any = message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.Sotw"))
+_Delta: Any = message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.Delta"))
 
 
 def read_sotw(raw: bytes) -> Request:
@@ -128,7 +129,7 @@ def read_sotw(raw: bytes) -> Request:
         type_url=message.type_url,
         nonce=message.nonce,
         error=message.error.message if message.HasField("error") else None,
-        node=_node(message),
+        node=read_node(message),
         names=tuple(message.names),
         version=message.version,
     )
@@ -144,14 +145,14 @@ def read_delta(raw: bytes) -> Request:
         type_url=message.type_url,
         nonce=message.nonce,
         error=message.error.message if message.HasField("error") else None,
-        node=_node(message),
+        node=read_node(message),
         subscribe=tuple(message.subscribe),
         unsubscribe=tuple(message.unsubscribe),
         initial_versions=dict(message.initial_versions),
     )
 
 
-def _node(message: Any) -> Node | None:
+def read_node(message: Any) -> Node | None:
     if not message.HasField("node"):
         return None
     node, number = message.node, message.node.build.version
