@@ -119,6 +119,9 @@ class Copy(Generic[Kept]):
         self.revision = revision
         return changes
 
+    def revision_of(self, key: str) -> str:
+        return self._known.get(key, ("", ""))[1]
+
     def forget_revision(self) -> None:
         self.revision = ""
 

@@ -66,6 +66,10 @@ class Reflector(Generic[Kept]):
         """When the server was last heard (by `clock`). An idle watch says nothing for up to `watch_timeout`."""
         self.trouble: str | None = "nothing heard yet"
         """Why the resource is not being followed now; None while it is."""
+        self.refused = 0
+        """403 when we may not follow it, 404 when the cluster has no such resource; else 0."""
+        self.answered = asyncio.Event()
+        """Set once it is known what exists, or that this cannot be known."""
         self._client = client
         self._changed = changed
         self._copy = Copy(keep)
@@ -83,6 +87,10 @@ class Reflector(Generic[Kept]):
     def objects(self) -> Mapping[str, Kept]:
         """What is kept of every object, as last heard."""
         return MappingProxyType(self._copy.objects)
+
+    def revision(self, key: str) -> str:
+        """The object's latest resourceVersion, also when nothing that is kept changed with it; empty if it is gone."""
+        return self._copy.revision_of(key)
 
     async def run(self) -> None:
         """Follow the resource until cancelled."""
@@ -105,7 +113,9 @@ class Reflector(Generic[Kept]):
             self._copy.begin()
             revision = await self._pages(0)
         self._tell(self._copy.end(revision))
+        self.refused = 0
         self.synced.set()
+        self.answered.set()
 
     async def _pages(self, limit: int) -> str:
         query = {**self._selectors, **({"limit": str(limit)} if limit else {})}
@@ -156,6 +166,9 @@ class Reflector(Generic[Kept]):
             self._road.failed(fault)  # whoever is next waits there
             self._ill(str(fault))
             return
+        if fault.status in (403, 404):
+            self.refused = fault.status
+            self.answered.set()
         if fault.status not in (401, 403):  # a revision is as good as before once we are let in again
             self._copy.forget_revision()
         self._ill(str(fault))
