@@ -151,7 +151,13 @@ def after_update(
             kept.append({**entry, "fieldsV1": to_fields(left)})
     mine = {path for path in mine | changed if _still_there(path, after)}
     mine |= _new_parents(changed, before)
-    return [*kept, writer.entry(mine, now)] if mine else kept
+    return in_order([*kept, writer.entry(mine, now)] if mine else kept)
+
+
+def in_order(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As the server keeps them: Apply before Update, then by time, manager, version and subresource."""
+    parts = ("operation", "time", "manager", "apiVersion", "subresource")
+    return sorted(entries, key=lambda entry: [entry.get(part, "") for part in parts])
 
 
 def _still_there(path: Path, after: dict[Path, Any]) -> bool:
@@ -180,7 +186,7 @@ def apply(
     mine = next((held[id(entry)] for entry in entries if writer.matches(entry)), set())
     taken = set().union(*(held[id(entry)] for entry in others)) if others else set()
     shared = {path[:size] for path in taken for size in range(1, len(path) + 1)}
-    result = copy.deepcopy(current)
+    result: dict[str, Any] = copy.deepcopy(current)
     for path in sorted(mine - want.keys(), key=len, reverse=True):
         if path not in shared and not any(other[: len(path)] == path for other in want):
             _remove(result, path, resolve(schema))
@@ -198,31 +204,27 @@ def apply(
     if previous is not None and mine == set(want) and len(kept) == len(others) and not differs:
         result["metadata"]["managedFields"] = entries
     else:
-        result["metadata"]["managedFields"] = sorted(
-            [*kept, *([writer.entry(want, now)] if want else [])], key=lambda entry: entry["operation"] != "Apply"
-        )
+        result["metadata"]["managedFields"] = in_order([*kept, *([writer.entry(want, now)] if want else [])])
     return result
 
 
 def _conflict(fights: list[tuple[dict[str, Any], list[Path]]]) -> errors.ApiError:
-    causes, words = [], []
+    causes: list[dict[str, str]] = []
+    said: dict[str, list[str]] = {}
     for entry, paths in fights:
         who = f'"{entry["manager"]}"'
         if subresource := entry.get("subresource"):
             who += f' with subresource "{subresource}"'
         if entry["operation"] == "Update":
             who += f" using {entry['apiVersion']}"
-        for path in paths:
-            message = f"conflict with {who}"
-            causes.append({"reason": "FieldManagerConflict", "message": message, "field": readable(path)})
-        listed = list(map(readable, paths))
-        words.append(
-            f"{who}: {listed[0]}" if len(causes) == 1 else f"{who}:" + "".join(f"\n- {each}" for each in listed)
-        )
-    plural = "s" if len(causes) > 1 else ""
-    message = f"Apply failed with {len(causes)} conflict{plural}: conflict{plural} with " + "\nconflicts with ".join(
-        words
-    )
+        for path in map(readable, paths):
+            causes.append({"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path})
+            said.setdefault(who, []).append(path)
+    if len(causes) == 1:
+        message = f"Apply failed with 1 conflict: {causes[0]['message']}: {causes[0]['field']}"
+    else:
+        words = [f"conflicts with {who}:" + "".join(f"\n- {path}" for path in said[who]) for who in sorted(said)]
+        message = f"Apply failed with {len(causes)} conflicts: " + "\n".join(words)
     return errors.ApiError(409, "Conflict", message, {"causes": causes})
 
 

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import base64
 import copy
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from kubedouble.errors import Cause
-from kubedouble.metadata import invalid_value, label_key_fault, label_value_fault, required
+from kubedouble.metadata import (
+    dns_label_faults,
+    forbidden,
+    invalid_value,
+    label_faults,
+    required,
+    shown,
+    subdomain_faults,
+    unsupported,
+)
 from kubedouble.resource import Resource
 
 Object = dict[str, Any]
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
-_PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+LOOPBACK = "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+_SELECTORLESS = "empty selector is invalid for "
+_STATEFULSET = (
+    "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
+    "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
+)
+_SECRET_KEYS = {
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+    "kubernetes.io/dockercfg": (".dockercfg",),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+}
+_ACCOUNT = "kubernetes.io/service-account.name"
+_PROTOCOLS = ("SCTP", "TCP", "UDP")
 _LIMIT = 1024 * 1024
 _WORKLOADS = {"deployments", "statefulsets", "replicasets", "daemonsets"}
 
@@ -114,13 +136,16 @@ def _service(spec: Object, old: Object | None, next_ip: int) -> None:
     _fill(spec, type="ClusterIP", sessionAffinity="None")
     for port in spec.get("ports") or ():
         _fill(port, protocol="TCP")
-        _fill(port, targetPort=port.get("port"))
+        if port.get("targetPort") in (None, 0, ""):
+            port["targetPort"] = port.get("port", 0)
     if spec["type"] == "ExternalName":
         return
     _fill(spec, internalTrafficPolicy="Cluster", ipFamilies=["IPv4"], ipFamilyPolicy="SingleStack")
-    before = (old or {}).get("spec", {}).get("clusterIP")
+    was = (old or {}).get("spec", {})
     if not spec.get("clusterIP"):
-        spec["clusterIP"] = before or f"10.96.{next_ip // 250 % 250}.{next_ip % 250 + 1}"
+        spec["clusterIP"] = was.get("clusterIP") or f"10.96.{next_ip // 250 % 250}.{next_ip % 250 + 1}"
+    if spec["clusterIP"] != was.get("clusterIP", spec["clusterIP"]) and spec.get("clusterIPs") == was.get("clusterIPs"):
+        spec["clusterIPs"] = [spec["clusterIP"]]
     _fill(spec, clusterIPs=[spec["clusterIP"]])
     if spec["type"] in ("NodePort", "LoadBalancer"):
         _fill(spec, externalTrafficPolicy="Cluster")
@@ -147,7 +172,15 @@ def faults(resource: Resource, obj: Object, old: Object | None) -> Iterator[Caus
                 yield invalid_value(f"spec.{name}", spec[name], why)
     elif plural == "endpointslices":
         yield from _slice_faults(obj, old)
-    elif plural == "events" and not resource.group:
+    elif plural == "events" and resource.group:
+        for part in (
+            ("eventTime", "reportingController", "reportingInstance", "action", "reason") if old is None else ()
+        ):
+            if not obj.get(part):
+                yield required(part)
+        if old is None and obj.get("type") not in ("Normal", "Warning"):
+            yield invalid_value("type", obj.get("type", ""), "has invalid value: " + str(obj.get("type", "")))
+    elif plural == "events":
         involved = (obj.get("involvedObject") or {}).get("namespace", "")
         if involved != obj["metadata"].get("namespace") and not (
             involved == "" and obj["metadata"].get("namespace") == "default"
@@ -160,33 +193,57 @@ def _data_faults(plural: str, obj: Object, old: Object | None) -> Iterator[Cause
     for part in ("data", "binaryData"):
         for key, value in (obj.get(part) or {}).items():
             size += len(value.encode()) if part == "data" and plural == "configmaps" else len(value) * 3 // 4
-            if len(key) > 253 or not _KEY.fullmatch(key) or key in (".", "..") or key.startswith(".."):
-                why = (
-                    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or "
-                    "'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
-                )
+            for why in _key_faults(key):
                 yield invalid_value(f"{part}[{key}]", key, why)
     if plural == "configmaps":
         for key in (obj.get("data") or {}).keys() & (obj.get("binaryData") or {}).keys():
             yield invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData")
     if size > _LIMIT:
-        yield Cause("", "FieldValueTooLong", f"Too long: may not be more than {_LIMIT} bytes")
+        where = "data" if plural == "secrets" else ""
+        yield Cause(where, "FieldValueTooLong", f"Too long: may not be more than {_LIMIT} bytes")
+    kind, data = obj.get("type", ""), obj.get("data") or {}
+    if plural == "secrets":
+        for key in _SECRET_KEYS.get(kind, ()):
+            if key not in data:
+                yield required(f"data[{key}]")
+        if kind == "kubernetes.io/basic-auth" and not data.keys() & {"username", "password"}:
+            yield required("data[username]")
+            yield required("data[password]")
+        annotations = obj["metadata"].get("annotations") or {}
+        if kind == "kubernetes.io/service-account-token" and not annotations.get(_ACCOUNT):
+            yield required(f"metadata.annotations[{_ACCOUNT}]")
+        if old and old.get("type") != kind:
+            yield invalid_value("type", kind, "field is immutable")
     if old and old.get("immutable"):
         if not obj.get("immutable"):
-            yield Cause("immutable", "FieldValueForbidden", "Forbidden: field is immutable when `immutable` is set")
+            yield forbidden("immutable", "field is immutable when `immutable` is set")
         for part in ("data", "binaryData"):
             if (obj.get(part) or {}) != (old.get(part) or {}):
-                yield Cause(part, "FieldValueForbidden", "Forbidden: field is immutable when `immutable` is set")
-    if plural == "secrets" and old and old.get("type") != obj.get("type"):
-        yield invalid_value("type", obj.get("type"), "field is immutable")
+                yield forbidden(part, "field is immutable when `immutable` is set")
+
+
+def _key_faults(key: str) -> Iterator[str]:
+    if len(key) > 253:
+        yield "must be no more than 253 bytes"
+    if not _KEY.fullmatch(key):
+        yield (
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or "
+            "'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+        )
+    elif key in (".", ".."):
+        yield f"must not be '{key}'"
+    elif key.startswith(".."):
+        yield "must not start with '..'"
 
 
 def _service_faults(obj: Object, old: Object | None) -> Iterator[Cause]:
     spec = obj.get("spec") or {}
     kind, ports = spec.get("type"), spec.get("ports") or []
     if kind not in ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"):
-        listed = '"ClusterIP", "ExternalName", "LoadBalancer", "NodePort"'
-        yield Cause("spec.type", "FieldValueNotSupported", f'Unsupported value: "{kind}": supported values: {listed}')
+        yield unsupported("spec.type", kind, ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"))
+    if spec.get("sessionAffinity") not in ("None", "ClientIP"):
+        yield unsupported("spec.sessionAffinity", spec.get("sessionAffinity"), ("ClientIP", "None"))
+    yield from label_faults("spec.selector", spec.get("selector"))
     if kind == "ExternalName" and not spec.get("externalName"):
         yield required("spec.externalName")
     if not ports and kind != "ExternalName" and spec.get("clusterIP") != "None":
@@ -198,27 +255,52 @@ def _service_faults(obj: Object, old: Object | None) -> Iterator[Cause]:
         name = port.get("name", "")
         if len(ports) > 1 and not name:
             yield required(f"{where}.name")
-        elif name and (len(name) > 63 or not _DNS_LABEL.fullmatch(name)):
-            yield invalid_value(f"{where}.name", name, "a lowercase RFC 1123 label must consist of lower case ...")
+        for fault in dns_label_faults(name) if name else ():
+            yield invalid_value(f"{where}.name", name, fault)
         if name and name in names:
             yield Cause(f"{where}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
         names.add(name)
         yield from _port_faults(f"{where}.port", port.get("port", 0))
-        if isinstance(target := port.get("targetPort"), int):
+        target = port.get("targetPort")
+        if isinstance(target, int):
             yield from _port_faults(f"{where}.targetPort", target)
-        if port.get("protocol") not in ("TCP", "UDP", "SCTP"):
-            yield Cause(f"{where}.protocol", "FieldValueNotSupported", f'Unsupported value: "{port.get("protocol")}"')
+        else:
+            for fault in _port_name_faults(target or ""):
+                yield invalid_value(f"{where}.targetPort", target, fault)
+        if port.get("protocol") not in _PROTOCOLS:
+            yield unsupported(f"{where}.protocol", port.get("protocol"), _PROTOCOLS)
         if (pair := (port.get("protocol"), port.get("port"))) in seen:
-            yield Cause(where, "FieldValueDuplicate", f"Duplicate value: {pair}")
+            same = {
+                "Name": "",
+                "Protocol": pair[0],
+                "AppProtocol": None,
+                "Port": pair[1],
+                "TargetPort": 0,
+                "NodePort": 0,
+            }
+            yield Cause(where, "FieldValueDuplicate", f"Duplicate value: {shown(same)}")
         seen.add(pair)
     before = (old or {}).get("spec", {})
     if before.get("clusterIP") and kind != "ExternalName" and before["clusterIP"] != spec.get("clusterIP"):
-        yield invalid_value("spec.clusterIPs[0]", spec.get("clusterIP"), "may not change once set")
+        yield invalid_value("spec.clusterIPs[0]", spec.get("clusterIPs"), "may not change once set")
 
 
 def _port_faults(where: str, port: int) -> Iterator[Cause]:
     if not 1 <= port <= 65535:
         yield invalid_value(where, port, "must be between 1 and 65535, inclusive")
+
+
+def _port_name_faults(name: str) -> Iterator[str]:
+    if len(name) > 15:
+        yield "must be no more than 15 characters"
+    if not re.fullmatch(r"[-a-z0-9]*", name):
+        yield "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"
+    if not re.search(r"[a-z]", name):
+        yield "must contain at least one letter (a-z)"
+    if "--" in name:
+        yield "must not contain consecutive hyphens"
+    if name.startswith("-") or name.endswith("-"):
+        yield "must not begin or end with a hyphen"
 
 
 def _workload_faults(plural: str, obj: Object, old: Object | None) -> Iterator[Cause]:
@@ -227,32 +309,30 @@ def _workload_faults(plural: str, obj: Object, old: Object | None) -> Iterator[C
     if isinstance(replicas, int) and replicas < 0:
         yield invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
     selector = spec.get("selector")
-    labels = spec.get("template", {}).get("metadata", {}).get("labels") or {}
-    if not selector:
+    labels = (spec.get("template", {}).get("metadata") or {}).get("labels") or {}
+    mismatch = invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+    kind = {"deployments": "deployment", "statefulsets": "statefulset"}.get(plural, "deployment")
+    if selector is None:
         yield required("spec.selector")
+        yield mismatch
     elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
-        yield invalid_value("spec.selector", selector, "empty selector is invalid for deployment")
-    elif not selects(selector, labels):
-        yield invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-    for key, value in labels.items():
-        if fault := label_key_fault(key) or label_value_fault(value):
-            yield invalid_value("spec.template.labels", key, fault)
+        yield invalid_value("spec.selector", selector, _SELECTORLESS + kind)
+    else:
+        yield from label_faults("spec.selector.matchLabels", selector.get("matchLabels"))
+        if not selects(selector, labels):
+            yield mismatch
+    yield from label_faults("spec.template.labels", labels)
     yield from _pod_faults(spec.get("template", {}).get("spec") or {}, "spec.template.spec")
     policy = spec.get("template", {}).get("spec", {}).get("restartPolicy")
     if policy != "Always":
-        why = f'Unsupported value: "{policy}": supported values: "Always"'
-        yield Cause("spec.template.spec.restartPolicy", "FieldValueNotSupported", why)
-    if old and old.get("spec", {}).get("selector") != selector:
-        if plural == "statefulsets":
-            why = "Forbidden: updates to statefulset spec for fields other than 'replicas' are forbidden"
-            yield Cause("spec", "FieldValueForbidden", why)
-        else:
-            yield invalid_value("spec.selector", selector, "field is immutable")
-    elif old and plural == "statefulsets":
-        free = ("replicas", "template", "updateStrategy", "ordinals", "revisionHistoryLimit", "minReadySeconds")
-        free = (*free, "persistentVolumeClaimRetentionPolicy")
-        if any(spec.get(key) != old["spec"].get(key) for key in spec.keys() | old["spec"].keys() if key not in free):
-            yield Cause("spec", "FieldValueForbidden", f"Forbidden: updates to fields other than {free} are forbidden")
+        yield unsupported("spec.template.spec.restartPolicy", policy, ("Always",))
+    if old and plural == "statefulsets":
+        free = {"replicas", "template", "updateStrategy", "ordinals", "revisionHistoryLimit", "minReadySeconds"}
+        free.add("persistentVolumeClaimRetentionPolicy")
+        if any(spec.get(key) != old["spec"].get(key) for key in (spec.keys() | old["spec"].keys()) - free):
+            yield forbidden("spec", _STATEFULSET)
+    elif old and old.get("spec", {}).get("selector") != selector:
+        yield invalid_value("spec.selector", selector, "field is immutable")
 
 
 def selects(selector: Object, labels: dict[str, str]) -> bool:
@@ -283,17 +363,18 @@ def _pod_faults(spec: Object, where: str) -> Iterator[Cause]:
         name = container.get("name", "")
         if not name:
             yield required(f"{at}.name")
-        elif len(name) > 63 or not _DNS_LABEL.fullmatch(name):
-            yield invalid_value(f"{at}.name", name, "a lowercase RFC 1123 label must consist of lower case ...")
+        elif found := dns_label_faults(name):
+            for fault in found:
+                yield invalid_value(f"{at}.name", name, fault)
         elif name in seen:
             yield Cause(f"{at}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
         seen.add(name)
-        if not container.get("image") and where == "spec":
+        if not container.get("image"):
             yield required(f"{at}.image")
         for number, port in enumerate(container.get("ports") or ()):
             yield from _port_faults(f"{at}.ports[{number}].containerPort", port.get("containerPort", 0))
-            if (port_name := port.get("name")) and (len(port_name) > 15 or not _PORT_NAME.fullmatch(port_name)):
-                yield invalid_value(f"{at}.ports[{number}].name", port_name, "must be no more than 15 characters ...")
+            for fault in _port_name_faults(port["name"]) if port.get("name") else ():
+                yield invalid_value(f"{at}.ports[{number}].name", port["name"], fault)
 
 
 def _slice_faults(obj: Object, old: Object | None) -> Iterator[Cause]:
@@ -301,13 +382,53 @@ def _slice_faults(obj: Object, old: Object | None) -> Iterator[Cause]:
     if kind is None:
         yield required("addressType")
     elif kind not in ("IPv4", "IPv6", "FQDN"):
-        why = f'Unsupported value: "{kind}": supported values: "FQDN", "IPv4", "IPv6"'
-        yield Cause("addressType", "FieldValueNotSupported", why)
+        yield unsupported("addressType", kind, ("FQDN", "IPv4", "IPv6"))
+    for index, endpoint in enumerate(obj.get("endpoints") or ()):
+        where = f"endpoints[{index}].addresses"
+        addresses = endpoint.get("addresses") or ()
+        if not addresses:
+            yield required(where, "must contain at least 1 address")
+        if len(addresses) > 100:
+            yield Cause(where, "FieldValueTooMany", f"Too many: {len(addresses)}: must have at most 100 items")
+        for number, address in enumerate(addresses):
+            for fault in _address_faults(str(kind), address):
+                yield invalid_value(f"{where}[{number}]", address, fault)
+        if hostname := endpoint.get("hostname"):
+            for fault in dns_label_faults(hostname):
+                yield invalid_value(f"endpoints[{index}].hostname", hostname, fault)
+    names: set[str] = set()
+    for index, port in enumerate(obj.get("ports") or ()):
+        name = port.get("name", "")
+        for fault in dns_label_faults(name) if name else ():
+            yield invalid_value(f"ports[{index}].name", name, fault)
+        if name in names:
+            yield Cause(f"ports[{index}].name", "FieldValueDuplicate", f"Duplicate value: {shown(name)}")
+        names.add(name)
+        if port.get("protocol") not in _PROTOCOLS:
+            yield unsupported(f"ports[{index}].protocol", port.get("protocol"), _PROTOCOLS)
     if old and old.get("addressType") != kind:
         yield invalid_value("addressType", kind, "field is immutable")
-    for index, endpoint in enumerate(obj.get("endpoints") or ()):
-        if not endpoint.get("addresses"):
-            yield required(f"endpoints[{index}].addresses", "must contain at least 1 address")
-        for number, address in enumerate(endpoint.get("addresses") or ()):
-            if kind == "IPv4" and not re.fullmatch(r"(\d{1,3}\.){3}\d{1,3}", address):
-                yield invalid_value(f"endpoints[{index}].addresses[{number}]", address, "must be a valid IPv4 address")
+
+
+def _address_faults(kind: str, address: str) -> Iterator[str]:
+    if kind == "FQDN":
+        if "." not in address.strip("."):
+            yield "should be a domain with at least two segments separated by dots"
+        yield from subdomain_faults(address.removesuffix("."))
+    if kind not in ("IPv4", "IPv6"):
+        return
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        yield f"must be a valid {kind} address"
+        return
+    if f"IPv{ip.version}" != kind:
+        yield f"must be a valid {kind} address"
+    elif ip.is_unspecified:
+        yield f"may not be unspecified ({address})"
+    elif ip.is_loopback:
+        yield LOOPBACK
+    elif ip.is_link_local:
+        yield "may not be in the link-local range (169.254.0.0/16, fe80::/10)"
+    elif ip.is_multicast and address.startswith(("224.0.0.", "ff02:")):
+        yield "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import celpy
+from celpy.adapter import json_to_cel
+from celpy.celparser import CELParseError
+from celpy.evaluation import CELEvalError
 
 from kubedouble.errors import Cause
 from kubedouble.metadata import invalid_value
@@ -24,7 +27,7 @@ def _program(rule: str) -> celpy.Runner:
 def compile_fault(rule: str) -> str | None:
     try:
         _program(rule)
-    except celpy.CELParseError as fault:
+    except CELParseError as fault:
         return f"compilation failed: {fault}"
     return None
 
@@ -34,13 +37,13 @@ def rule_faults(value: Any, schema: dict[str, Any], path: str, old: Any) -> Iter
         transition = bool(_TRANSITION.search(rule["rule"]))
         if transition and old is None:
             continue
-        names = {"self": celpy.json_to_cel(value)}
+        names = {"self": json_to_cel(value)}
         if transition:
-            names["oldSelf"] = celpy.json_to_cel(old)
+            names["oldSelf"] = json_to_cel(old)
         where = path + rule.get("fieldPath", "")
         try:
             holds = bool(_program(rule["rule"]).evaluate(names))
-        except celpy.CELEvalError as fault:
+        except CELEvalError as fault:
             yield invalid_value(where, value, f"rule evaluation error: {fault.args[0]}")
             continue
         if not holds:
@@ -54,6 +57,6 @@ def _message(rule: dict[str, Any], names: dict[str, Any]) -> str:
     if "messageExpression" in rule:
         try:
             return str(_program(rule["messageExpression"]).evaluate(names))
-        except celpy.CELEvalError:
+        except CELEvalError:
             pass
     return str(rule.get("message", ""))

@@ -8,12 +8,14 @@ from typing import Any
 
 from kubedouble.cel import compile_fault
 from kubedouble.errors import Cause
-from kubedouble.metadata import invalid_value, required
+from kubedouble.metadata import forbidden, invalid_value, required, unsupported
 from kubedouble.resource import Resource
 from kubedouble.schema import PRESERVE
+from kubedouble.schema import faults as faults_in
 
 Object = dict[str, Any]
 CRDS = ("apiextensions.k8s.io", "customresourcedefinitions")
+_TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _PRIORITY = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 
@@ -40,13 +42,10 @@ def faults(crd: Object, old: Object | None) -> Iterator[Cause]:
         why = 'must be spec.names.plural+"."+spec.group'
         yield invalid_value("metadata.name", crd["metadata"].get("name"), why)
     if spec.get("scope") not in (None, "Cluster", "Namespaced"):
-        why = f'Unsupported value: "{spec["scope"]}": supported values: "Cluster", "Namespaced"'
-        yield Cause("spec.scope", "FieldValueNotSupported", why)
+        yield unsupported("spec.scope", spec["scope"], ("Cluster", "Namespaced"))
     if spec.get("preserveUnknownFields"):
         yield invalid_value("spec.preserveUnknownFields", True, "cannot set to true, set x-kubernetes-preserve-...")
-    if not versions:
-        yield required("spec.versions", "must have at least one version")
-    elif sum(bool(version.get("storage")) for version in versions) != 1:
+    if sum(bool(version.get("storage")) for version in versions) != 1:
         yield invalid_value("spec.versions", versions, "must have exactly one version marked as storage version")
     group = str(spec.get("group", ""))
     if group.endswith((".k8s.io", ".kubernetes.io")) and "api-approved.kubernetes.io" not in (
@@ -75,16 +74,24 @@ def _structural(schema: Any, where: str) -> Iterator[Cause]:
     if not schema.get("type") and not free:
         yield required(f"{where}.type", "must not be empty for specified object fields")
     if "$ref" in schema:
-        yield Cause(f"{where}.$ref", "FieldValueForbidden", "Forbidden: $ref is not supported")
+        yield forbidden(f"{where}.$ref", "$ref is not supported")
     if "properties" in schema and "additionalProperties" in schema:
-        yield Cause(where, "FieldValueForbidden", "Forbidden: additionalProperties and properties are mutual exclusive")
+        yield forbidden(f"{where}.additionalProperties", "must not be used together with properties")
+    if (kind := schema.get("type")) and kind not in _TYPES:
+        yield unsupported(f"{where}.type", kind, _TYPES)
+    elif "default" in schema:
+        for fault in faults_in(schema["default"], {**schema, "nullable": schema.get("nullable", False)}, ""):
+            why = fault.message.partition(": ")[2]
+            said = why.replace("<nil> in body ", "").replace(f"{fault.field} in body ", "")
+            place = f"{where}.default" + (f".{fault.field}" if fault.field != "<nil>" else "")
+            yield Cause(place, fault.reason, f"Invalid value: {said}" if "nvalid" in fault.reason else fault.message)
     if schema.get("type") == "array" and "items" not in schema:
         yield required(f"{where}.items", "must be specified")
     if schema.get("uniqueItems"):
-        yield Cause(f"{where}.uniqueItems", "FieldValueForbidden", "Forbidden: uniqueItems cannot be set to true")
+        yield forbidden(f"{where}.uniqueItems", "uniqueItems cannot be set to true since the runtime cost is quadratic")
     for index, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
-        if fault := compile_fault(rule.get("rule", "")):
-            yield invalid_value(f"{where}.x-kubernetes-validations[{index}].rule", rule.get("rule"), fault)
+        if wrong := compile_fault(rule.get("rule", "")):
+            yield invalid_value(f"{where}.x-kubernetes-validations[{index}].rule", rule.get("rule"), wrong)
     for name, part in (schema.get("properties") or {}).items():
         yield from _structural(part, f"{where}.properties[{name}]")
     yield from _structural(schema.get("items"), f"{where}.items")

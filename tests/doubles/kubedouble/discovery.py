@@ -26,6 +26,14 @@ def core() -> Json:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 
 
+def paths(registry: Registry) -> list[str]:
+    found = {"/api", "/apis", "/version", "/healthz", "/livez", "/readyz", "/openapi/v2", "/openapi/v3"}
+    for name in registry.groups():
+        for version in registry.versions(name):
+            found |= {f"/apis/{name}", f"/apis/{name}/{version}"} if name else {f"/api/{version}"}
+    return sorted(found)
+
+
 def groups(registry: Registry) -> Json:
     found = [group(registry, name) for name in registry.groups() if name]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,9 +33,11 @@ class ApiError(Exception):
     message: str
     details: dict[str, Json] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, Json] = field(default_factory=dict)
 
     def body(self) -> dict[str, Json]:
-        body: dict[str, Json] = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        meta = dict(self.meta)
+        body: dict[str, Json] = {"kind": "Status", "apiVersion": "v1", "metadata": meta, "status": "Failure"}
         body["message"] = self.message
         if self.reason:
             body["reason"] = self.reason
@@ -45,15 +48,21 @@ class ApiError(Exception):
 
 def _about(resource: Resource, name: str, **more: Json) -> dict[str, Json]:
     group = {"group": resource.group} if resource.group else {}
-    return {"name": name, **group, "kind": resource.plural, **more}
+    named = {"name": name} if name else {}
+    return {**named, **group, "kind": resource.plural, **more}
 
 
 def not_found(resource: Resource, name: str) -> ApiError:
     return ApiError(404, "NotFound", f'{resource.qualified} "{name}" not found', _about(resource, name))
 
 
+@dataclass(eq=False)
+class NoPage(ApiError):
+    """Answered below the API machinery, where no Status is written: plain text."""
+
+
 def no_such_path() -> ApiError:
-    return ApiError(404, "NotFound", "the server could not find the requested resource")
+    return NoPage(404, None, "404 page not found\n")
 
 
 def already_exists(resource: Resource, name: str) -> ApiError:
@@ -73,7 +82,8 @@ def forbidden(resource: Resource, name: str, why: str, causes: Iterable[Cause] =
     details = _about(resource, name)
     if listed := [cause.body() for cause in causes]:
         details["causes"] = listed
-    return ApiError(403, "Forbidden", f'{resource.qualified} "{name}" is forbidden: {why}', details)
+    named = f' "{name}"' if name else ""
+    return ApiError(403, "Forbidden", f"{resource.qualified}{named} is forbidden: {why}", details)
 
 
 def invalid(resource: Resource, name: str, causes: Iterable[Cause]) -> ApiError:
@@ -82,16 +92,41 @@ def invalid(resource: Resource, name: str, causes: Iterable[Cause]) -> ApiError:
     words = [f"{cause.field}: {cause.message}" for cause in causes]
     said = words[0] if len(words) == 1 else f"[{', '.join(words)}]"
     group = {"group": resource.group} if resource.group else {}
-    details = {"name": name, **group, "kind": resource.kind, "causes": [cause.body() for cause in causes]}
+    named = {"name": name} if name else {}
+    details = {**named, **group, "kind": resource.kind, "causes": [cause.body() for cause in causes]}
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {said}', details)
 
 
-def unprocessable(message: str) -> ApiError:
-    return ApiError(422, "Invalid", message)
+def invalid_options(kind: str, *causes: Cause) -> ApiError:
+    """The query string of a request (ListOptions, PatchOptions, ...) is judged like an object."""
+    said = ", ".join(f"{cause.field}: {cause.message}" for cause in causes)
+    said = f"[{said}]" if len(causes) > 1 else said
+    details = {"group": "meta.k8s.io", "kind": kind, "causes": [cause.body() for cause in causes]}
+    return ApiError(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {said}', details)
+
+
+def invalid_patch(patched: str, why: str) -> ApiError:
+    """The patched object cannot be read: the server then names no kind and no object."""
+    cause = Cause("patch", "FieldValueInvalid", f"Invalid value: {json.dumps(patched, ensure_ascii=False)}: {why}")
+    return ApiError(422, "Invalid", f' "" is invalid: patch: {cause.message}', {"causes": [cause.body()]})
+
+
+def patch_does_not_apply() -> ApiError:
+    return ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
 
 
 def expired(asked: int, oldest: int) -> ApiError:
     return ApiError(410, "Expired", f"too old resource version: {asked} ({oldest})")
+
+
+def token_expired(token: str) -> ApiError:
+    message = (
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list "
+        "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
+        "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
+        "modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    )
+    return ApiError(410, "Expired", message, meta={"continue": token})
 
 
 def future(asked: int, current: int) -> ApiError:
@@ -105,8 +140,16 @@ def unsupported_media_type(accepted: Iterable[str]) -> ApiError:
     return ApiError(415, "UnsupportedMediaType", message)
 
 
-def method_not_allowed() -> ApiError:
-    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+def not_acceptable() -> ApiError:
+    message = f"only the following media types are accepted: {', '.join(('application/json', 'application/yaml'))}"
+    return ApiError(406, "NotAcceptable", message)
+
+
+def method_not_allowed(resource: Resource | None = None, verb: str = "") -> ApiError:
+    if resource is None or not resource.custom:
+        return NoPage(405, None, "405: Method Not Allowed")
+    message = f'{verb} is not supported on resources of kind "{resource.qualified}"'
+    return ApiError(405, "MethodNotAllowed", message, _about(resource, ""))
 
 
 def unauthorized() -> ApiError:

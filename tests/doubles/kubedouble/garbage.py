@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+from collections import deque
+from collections.abc import Callable
 
 from kubedouble.resource import Resource
 from kubedouble.storage import Stored
@@ -10,17 +13,37 @@ from kubedouble.writes import NAMESPACES, DeleteOptions, Writes
 
 
 class Garbage:
-    """Runs after every deletion, at once: a real cluster takes moments longer."""
+    """Runs a moment after a deletion, as a real cluster's controllers do: who asks at once still sees the object."""
 
-    def __init__(self, writes: Writes) -> None:
+    def __init__(self, writes: Writes, delay: float) -> None:
         self._writes = writes
+        self._delay = delay
+        self._due: deque[Callable[[], None]] = deque()
         writes.on_deleted = self.after_deletion
 
     def after_deletion(self, resource: Resource, stored: Stored) -> None:
         """Dependents of what is gone follow it; a namespace that waited for it may end."""
-        self._follow(stored)
-        if namespace := stored.data["metadata"].get("namespace"):
-            self.finish_namespace(namespace)
+        namespace = stored.data["metadata"].get("namespace")
+        if self._writes.storage.has_dependents(stored.data["metadata"]["uid"]):
+            self._later(lambda: self._follow(stored))
+        if namespace and self._ends(namespace):
+            self._later(lambda: self.finish_namespace(namespace))
+
+    def _later(self, act: Callable[[], None]) -> None:
+        self._due.append(act)
+        try:
+            asyncio.get_running_loop().call_later(self._delay, self.collect)
+        except RuntimeError:
+            self.collect()
+
+    def collect(self) -> None:
+        """Do now what is due."""
+        while self._due:
+            self._due.popleft()()
+
+    def _ends(self, namespace: str) -> bool:
+        found = self._writes.storage.get(NAMESPACES, ("", namespace))
+        return bool(found and found.data["metadata"].get("deletionTimestamp"))
 
     def _dependents(self, owner: Stored) -> list[tuple[Resource, Stored]]:
         found: list[tuple[Resource, Stored]] = []
@@ -42,6 +65,14 @@ class Garbage:
 
     def settle(self, resource: Resource, stored: Stored) -> None:
         """After a deletion that left the object in place: play the controllers its finalizers wait for."""
+        finalizers = stored.data["metadata"].get("finalizers") or []
+        if resource.key == NAMESPACES or {"orphan", "foregroundDeletion"} & {*finalizers}:
+            self._later(lambda: self._settle(resource, *stored.key()))
+
+    def _settle(self, resource: Resource, namespace: str, name: str) -> None:
+        stored = self._writes.storage.get(resource.key, (namespace, name))
+        if stored is None:
+            return
         finalizers = stored.data["metadata"].get("finalizers") or []
         if resource.key == NAMESPACES:
             self._empty_namespace(stored.data["metadata"]["name"])
@@ -88,7 +119,7 @@ class Garbage:
     def finish_namespace(self, namespace: str) -> None:
         storage = self._writes.storage
         found = storage.get(NAMESPACES, ("", namespace))
-        if not found or not found.data["metadata"].get("deletionTimestamp"):
+        if not found or not self._ends(namespace):
             return
         if any(storage.every(key, namespace) for key in storage.kinds() if key != NAMESPACES):
             return

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kubedouble import errors, selectors
+from kubedouble.metadata import forbidden, unsupported
 from kubedouble.resource import Resource
 from kubedouble.storage import Storage, Stored
 from kubedouble.watch import Wanted
@@ -60,13 +61,16 @@ def page(storage: Storage, want: Wanted, query: Mapping[str, str]) -> Page:
     except ValueError:
         raise errors.bad_request(f'strconv.ParseInt: parsing "{query["limit"]}": invalid syntax') from None
     revision = None if token and query.get("resourceVersion") == "0" else revision_of(query)
-    _refuse_options(want.resource, match, token, revision)
+    _refuse_options(match, token, revision, "sendInitialEvents" in query)
     refuse_future(storage, revision)
     after = None
     if token:
         at, after = _open(token)
-        objects = storage.at(want.resource.key, want.namespace, at)
-        shown = at
+        shown = at if at > 0 else storage.revision
+        try:
+            objects = storage.at(want.resource.key, want.namespace, shown)
+        except errors.ApiError as gone:
+            raise errors.token_expired(_close(-1, after)) from gone
     elif revision and match == "Exact":
         objects, shown = storage.at(want.resource.key, want.namespace, revision), revision
     else:
@@ -77,41 +81,44 @@ def page(storage: Storage, want: Wanted, query: Mapping[str, str]) -> Page:
         return Page(found, shown)
     items = found[:limit]
     selective = bool(query.get("labelSelector") or query.get("fieldSelector"))
-    return Page(items, shown, _close(shown, items[-1]), None if selective else len(found) - limit)
+    return Page(items, shown, _close(shown, items[-1].key()), None if selective else len(found) - limit)
 
 
-def _refuse_options(resource: Resource, match: str, token: str, revision: int | None) -> None:
-    def refuse(field: str, why: str) -> errors.ApiError:
-        cause = errors.Cause(field, "FieldValueForbidden", why)
-        return errors.invalid(_Options(resource), "", [cause])  # type: ignore[arg-type]
-
-    if match and match not in ("Exact", "NotOlderThan"):
-        raise refuse("resourceVersionMatch", f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"')
+def _refuse_options(match: str, token: str, revision: int | None, initial: bool) -> None:
+    where = "resourceVersionMatch"
+    if initial:
+        raise errors.invalid_options(
+            "ListOptions", forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
+        )
     if match and token:
-        raise refuse("resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden when continue is provided")
+        raise errors.invalid_options("ListOptions", forbidden(where, f"{where} is forbidden when continue is provided"))
     if match and revision is None:
-        why = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        raise refuse("resourceVersionMatch", why)
+        why = f"{where} is forbidden unless resourceVersion is provided"
+        raise errors.invalid_options("ListOptions", forbidden(where, why))
+    if match and match not in ("Exact", "NotOlderThan"):
+        cause = unsupported(where, match, ("Exact", "NotOlderThan", ""))
+        raise errors.invalid_options("ListOptions", cause)
     if match == "Exact" and revision == 0:
-        why = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
-        raise refuse("resourceVersionMatch", why)
+        why = f'{where} "exact" is forbidden for resourceVersion "0"'
+        raise errors.invalid_options("ListOptions", forbidden(where, why))
     if token and revision:
         raise errors.bad_request("specifying resource version is not allowed when using continue")
 
 
-class _Options:
-    """Stands for the ListOptions in an Invalid answer."""
+def refuse_watch_options(query: Mapping[str, str]) -> None:
+    match = query.get("resourceVersionMatch", "")
+    if "sendInitialEvents" in query:
+        why = (
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan" if match != "NotOlderThan" else ""
+        )
+    else:
+        why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided" if match else ""
+    if why:
+        raise errors.invalid_options("ListOptions", forbidden("resourceVersionMatch", why))
 
-    group = "meta.k8s.io"
-    kind = "ListOptions"
-    plural = "ListOptions"
 
-    def __init__(self, resource: Resource) -> None:
-        self.about = resource
-
-
-def _close(revision: int, last: Stored) -> str:
-    body = {"v": "meta.k8s.io/v1", "rv": revision, "start": list(last.key())}
+def _close(revision: int, last: tuple[str, str]) -> str:
+    body = {"v": "meta.k8s.io/v1", "rv": revision, "start": list(last)}
     return base64.urlsafe_b64encode(json.dumps(body).encode()).decode().rstrip("=")
 
 

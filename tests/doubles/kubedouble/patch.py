@@ -35,10 +35,7 @@ def json_patch(value: Any, operations: Any) -> Any:
         try:
             result = _operate(result, operation)
         except (KeyError, IndexError, TypeError, ValueError) as fault:
-            path = operation.get("path") if isinstance(operation, dict) else operation
-            raise errors.unprocessable(
-                f"the server rejected our request due to an error in our request: {path}: {fault!r}"
-            ) from fault
+            raise errors.patch_does_not_apply() from fault
     return result
 
 
@@ -54,10 +51,7 @@ def _operate(root: Any, operation: dict[str, Any]) -> Any:
         except (KeyError, IndexError):
             found = None
         if found != operation.get("value"):
-            raise errors.unprocessable(
-                "the server rejected our request due to an error in our request: "
-                f"testing value {path} failed: test failed"
-            )
+            raise errors.patch_does_not_apply()
         return root
     if name == "copy":
         return _place(root, path, copy.deepcopy(_look(root, operation["from"])), insert=True)

@@ -38,5 +38,5 @@ def target(registry: Registry, path: str) -> Target:
     name, subresource = (*rest[1:], "", "")[:2]
     known = {"": True, "status": resource.status, "scale": resource.scale, "finalize": resource.plural == "namespaces"}
     if not known.get(subresource):
-        raise errors.no_such_path()
+        raise errors.not_found(resource, name) if resource.custom else errors.no_such_path()
     return Target(resource, namespace, name, subresource, watch)

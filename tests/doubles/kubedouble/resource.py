@@ -83,7 +83,8 @@ _RBAC = "rbac.authorization.k8s.io"
 
 
 def built_in() -> Iterator[Resource]:
-    yield _kind("", "v1", "namespaces", "Namespace", "sx", short_names=("ns",))
+    one_by_one = tuple(verb for verb in VERBS if verb != "deletecollection")
+    yield _kind("", "v1", "namespaces", "Namespace", "sx", short_names=("ns",), verbs=one_by_one)
     yield _kind("", "v1", "configmaps", "ConfigMap", short_names=("cm",))
     yield _kind("", "v1", "secrets", "Secret")
     yield _kind("", "v1", "services", "Service", "sc", short_names=("svc",), categories=_ALL)

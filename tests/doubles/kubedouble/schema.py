@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from kubedouble.cel import rule_faults
@@ -17,6 +18,8 @@ from kubedouble.types import OBJECT_META, Schema, resolve
 
 _ROOT = ("apiVersion", "kind", "metadata")
 _PYTHON = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
+_MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
 INT_OR_STRING = "x-kubernetes-int-or-string"
 
@@ -75,6 +78,25 @@ def default(value: Any, schema: Schema) -> Any:
     return value
 
 
+def normalise(value: Any, schema: Schema) -> None:
+    """Times as the built-in types keep them, in place: UTC, whole seconds (microseconds in a MicroTime)."""
+    if not isinstance(value, (dict, list)):
+        return
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    extra = schema.get("additionalProperties")
+    for key, each in list(parts):
+        part = schema.get("items", {}) if isinstance(value, list) else schema.get("properties", {}).get(key)
+        part = part or (extra if isinstance(extra, dict) else None)
+        if part is None:
+            continue
+        name = str(part.get("$ref", "")).rsplit(".", 1)[-1]
+        if name in ("Time", "MicroTime") and isinstance(each, str):
+            at = datetime.fromisoformat(each).astimezone(UTC)
+            value[key] = at.strftime("%Y-%m-%dT%H:%M:%SZ" if name == "Time" else "%Y-%m-%dT%H:%M:%S.%fZ")
+        elif isinstance(each, (dict, list)):
+            normalise(each, resolve(part))
+
+
 def drop_nulls(value: Any) -> Any:
     """Built-in types cannot hold null: it is the same as absent."""
     if isinstance(value, dict):
@@ -82,19 +104,27 @@ def drop_nulls(value: Any) -> Any:
     return [drop_nulls(each) for each in value] if isinstance(value, list) else value
 
 
-def type_faults(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
-    """How the built-in types' decoder would complain."""
-    schema = resolve(schema)
+def type_faults(value: Any, schema: Schema, path: str = "", owner: str = "") -> Iterator[str]:
+    """How the built-in types' decoder would complain: it names the innermost struct and the path of its fields."""
+    name = str(schema.get("$ref", "")).rsplit(".", 1)[-1]
+    owner, schema = name or owner, resolve(schema)
+    at = f"{owner}.{path}" if owner else path
+    if name == "MicroTime" and isinstance(value, str) and not _MICRO_TIME.fullmatch(value):
+        layout = "2006-01-02T15:04:05.000000Z07:00"
+        yield f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"'
+        return
     if value is None or schema.get(PRESERVE):
         return
     wanted = schema.get("type")
     if "oneOf" in schema:
         if isinstance(value, (dict, list, bool)):
-            yield f"json: cannot unmarshal {_go(value)} into Go struct field {path} of type intstr.IntOrString"
+            yield f"json: cannot unmarshal {_go(value)} into Go struct field {at} of type intstr.IntOrString"
         return
     if wanted and not _is(value, wanted):
-        go = {"integer": schema.get("format", "int64"), "boolean": "bool", "number": "float64"}.get(wanted, wanted)
-        yield f"json: cannot unmarshal {_go(value)} into Go struct field {path} of type {go}"
+        found = f"number {value}" if isinstance(value, float) else _go(value)
+        yield f"json: cannot unmarshal {found} into Go struct field {at} of type {_go_type(schema, name)}"
+    elif schema.get("format") == "byte" and (index := _not_base64(value)) is not None:
+        yield f"illegal base64 data at input byte {index}"
     elif schema.get("format") == "date-time" and not _is_time(value):
         yield f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
     elif isinstance(value, dict):
@@ -102,10 +132,32 @@ def type_faults(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
         for key, each in value.items():
             part = schema.get("properties", {}).get(key) or (extra if isinstance(extra, dict) else None)
             if part is not None:
-                yield from type_faults(each, part, f"{path}.{key}" if path else key)
+                where = path if key not in schema.get("properties", {}) else f"{path}.{key}" if path else key
+                yield from type_faults(each, part, where, owner)
     elif isinstance(value, list):
         for each in value:
-            yield from type_faults(each, schema.get("items", {}), path)
+            yield from type_faults(each, schema.get("items", {}), path, owner)
+
+
+def _go_type(schema: Schema, name: str) -> str:
+    wanted = schema.get("type", "")
+    if wanted == "array":
+        items = schema.get("items", {})
+        return "[]" + _go_type(resolve(items), str(items.get("$ref", "")).rsplit(".", 1)[-1])
+    if wanted == "object" and isinstance(extra := schema.get("additionalProperties"), dict):
+        return "map[string]" + _go_type(resolve(extra), "")
+    known = {"integer": schema.get("format", "int64"), "boolean": "bool", "number": "float64", "string": "string"}
+    return str(known.get(wanted) or (f"v1.{name}" if name else wanted))
+
+
+def _not_base64(value: Any) -> int | None:
+    """Where Go's decoder would stop."""
+    if not isinstance(value, str):
+        return None
+    text = value.replace("\n", "").replace("\r", "")
+    match = _BASE64.match(text)
+    end = match.end() if match else 0
+    return None if end == len(text) and len(text) % 4 == 0 else end
 
 
 def _is_time(value: str) -> bool:
@@ -123,7 +175,8 @@ def _is(value: Any, wanted: str) -> bool:
 def _go(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
-    return {dict: "object", list: "array", str: "string"}.get(type(value), "number")
+    names: dict[type, str] = {dict: "object", list: "array", str: "string"}
+    return names.get(type(value), "number")
 
 
 def faults(value: Any, schema: Schema, path: str = "", old: Any = None) -> list[Cause]:
@@ -161,8 +214,8 @@ def _faults(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
 
 def _wrong_type(where: str, value: Any, wanted: str) -> Cause:
     name = {"object": "map", "array": "array", "bool": "boolean", "number": "integer"}.get(_go(value), _go(value))
-    shown = f'"{value}"' if isinstance(value, str) else "null" if value is None else str(value)
-    why = f'Invalid value: {shown if value is not None else "null"}: {where} in body must be of type {wanted}: "{name}"'
+    name = "null" if value is None else name
+    why = f'Invalid value: "{name}": {where} in body must be of type {wanted}: "{name}"'
     return Cause(where, "FieldValueTypeInvalid", why)
 
 

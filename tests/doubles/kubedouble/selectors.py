@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kubedouble import errors
-from kubedouble.metadata import label_key_fault, label_value_fault
+from kubedouble.metadata import label_value_faults, qualified_faults
 from kubedouble.resource import Resource
 
 Predicate = Callable[[dict[str, Any]], bool]
@@ -70,8 +70,12 @@ def _requirement(part: str) -> Callable[[dict[str, str]], bool]:
         test = (lambda found: key not in found) if absent else (lambda found: key in found)
     else:
         raise errors.bad_request(f"unable to parse requirement: found '{part}', expected: an operator or identifier")
-    if fault := label_key_fault(key) or next(filter(None, map(label_value_fault, values)), None):
-        raise errors.bad_request(f"unable to parse requirement: {fault}")
+    for fault in qualified_faults(key):
+        raise errors.bad_request(f'unable to parse requirement: key: Invalid value: "{key}": {fault}')
+    for index, value in enumerate(values):
+        for fault in label_value_faults(value):
+            where = f"values[{index}][{key}]"
+            raise errors.bad_request(f'unable to parse requirement: {where}: Invalid value: "{value}": {fault}')
     return test
 
 

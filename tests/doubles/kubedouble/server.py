@@ -18,15 +18,18 @@ from urllib.parse import parse_qsl
 import yaml
 from aiohttp import web
 
-from kubedouble import discovery, errors, lists, patch, rbac, schema
-from kubedouble.errors import ApiError
+from kubedouble import discovery, errors, lists, patch, protobuf, rbac
+from kubedouble.errors import ApiError, Cause
 from kubedouble.faults import Faults
 from kubedouble.garbage import Garbage
+from kubedouble.metadata import forbidden, invalid_value, required, unsupported
 from kubedouble.rbac import Action, User
 from kubedouble.registry import Registry
 from kubedouble.request import Target, target
+from kubedouble.resource import Resource
 from kubedouble.storage import Storage, Stored, encode
 from kubedouble.table import json_path, partial, table
+from kubedouble.types import OBJECT_META
 from kubedouble.watch import Wanted, Watch, bookmark, line
 from kubedouble.writes import DeleteOptions, Options, Writes
 
@@ -36,6 +39,7 @@ _APPLY = ("application/apply-patch+yaml",)
 _PATCHES = (patch.JSON_PATCH, patch.MERGE_PATCH, patch.STRATEGIC_PATCH, *_APPLY)
 _HEALTH = ("/livez", "/readyz", "/healthz")
 _INITIAL_EVENTS_END = {"k8s.io/initial-events-end": "true"}
+_SHOWN_WHEN_DELETED = {("", "pods"), ("", "services"), ("", "serviceaccounts"), ("", "persistentvolumeclaims")}
 _LIMIT = 3 * 1024 * 1024
 _UNKNOWN_USER = User("system:anonymous", ("system:unauthenticated",))
 
@@ -57,6 +61,8 @@ class Request:
 class ApiServer:
     """`async with ApiServer() as api:` serves at `api.url`; `api.faults` and the methods below make it misbehave.
 
+    A real server refuses 127.0.0.1 in an EndpointSlice; `loopback_endpoints=True` takes it.
+    What a controller manager would delete (dependents, a namespace's contents) goes `garbage_after` seconds later.
     Without tokens everybody is an administrator (but a wrong token is 401). With tokens, those without one are
     refused, and `rbac=True` lets each user do only what the Roles and bindings stored in the server say.
     """
@@ -68,12 +74,15 @@ class ApiServer:
         rbac: bool = False,
         tls: ssl.SSLContext | None = None,
         history: int = 100_000,
+        loopback_endpoints: bool = False,
+        garbage_after: float = 0.3,
         port: int = 0,
     ) -> None:
         self.storage = Storage(history)
         self.registry = Registry()
         self.writes = Writes(self.storage, self.registry)
-        self.garbage = Garbage(self.writes)
+        self.writes.loopback_endpoints = loopback_endpoints
+        self.garbage = Garbage(self.writes, garbage_after)
         self.faults = Faults()
         self.requests: deque[Request] = deque(maxlen=100_000)
         self.port = port
@@ -207,6 +216,8 @@ class ApiServer:
             if request.path not in _HEALTH:
                 await self.faults.meet(asked)
             response = await self._answer(request, user)
+        except errors.NoPage as missing:
+            return web.Response(text=missing.message, status=missing.code)
         except ApiError as refused:
             return _json(refused.body(), refused.code, refused.headers)
         if self.faults.lost_answers and request.method in ("POST", "PUT", "PATCH", "DELETE"):
@@ -221,7 +232,7 @@ class ApiServer:
                 raise errors.unauthorized()
             return self._tokens[token]
         if self._tokens:
-            if request.path in (*_HEALTH, "/version"):
+            if self._rbac or request.path in (*_HEALTH, "/version"):
                 return _UNKNOWN_USER
             raise errors.unauthorized()
         return User.admin()
@@ -236,6 +247,7 @@ class ApiServer:
                 raise errors.method_not_allowed()
             return fixed
         at = target(self.registry, path)
+        _form(request)
         if request.query.get("watch", "").lower() in ("true", "1") and request.method == "GET":
             at = replace(at, watch=True)
         verb = _verb(request.method, at)
@@ -245,7 +257,9 @@ class ApiServer:
         if at.resource.namespaced and not at.namespace and (at.name or verb not in ("list", "watch")):
             if at.name:
                 raise errors.no_such_path()
-            raise errors.method_not_allowed()
+            raise errors.method_not_allowed(at.resource, verb)
+        if verb not in at.resource.verbs:
+            raise errors.method_not_allowed(at.resource, verb)
         if at.watch:
             return await self._watch(request, at)
         if verb == "list":
@@ -257,6 +271,8 @@ class ApiServer:
     def _document(self, path: str, accept: str) -> web.Response | None:
         parts = path.strip("/").split("/")
         registry = self.registry
+        if path == "/":
+            return _json({"paths": discovery.paths(registry)})
         if path == "/version":
             return _json(discovery.VERSION)
         if path in ("/api", "/apis") and "APIGroupDiscoveryList" in accept:
@@ -297,15 +313,21 @@ class ApiServer:
     async def _review(self, request: web.Request, user: User, at: Target) -> web.Response:
         if request.method != "POST":
             raise errors.method_not_allowed()
-        obj = _body(await request.read(), request.content_type)
+        obj = _body(await request.read(), _sent_as(request))
         spec = obj.get("spec") or {}
+        attributes = ("resourceAttributes", "nonResourceAttributes")
+        if "AccessReview" in at.resource.kind and sum(bool(spec.get(part)) for part in attributes) != 1:
+            why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+            raise errors.invalid(at.resource, "", [invalid_value("spec.resourceAttributes", None, why)])
         if at.resource.kind in ("SelfSubjectAccessReview", "SubjectAccessReview"):
             if at.resource.kind == "SubjectAccessReview":
                 user = User(spec.get("user", ""), tuple(spec.get("groups") or ()))
             wanted = spec.get("resourceAttributes") or {}
             names = ("verb", "group", "resource", "namespace", "name", "subresource")
             action = Action(*(wanted.get(name, "") for name in names))
-            status: dict[str, Any] = {"allowed": not self._rbac or rbac.allowed(self.storage, user, action)}
+            path = (spec.get("nonResourceAttributes") or {}).get("path")
+            allowed = not self._rbac or rbac.allowed(self.storage, user, action) or path in (*_HEALTH, "/version")
+            status: dict[str, Any] = {"allowed": allowed}
         elif at.resource.kind == "SelfSubjectRulesReview":
             found = list(rbac.rules(self.storage, user, spec.get("namespace", "")))
             status = {"resourceRules": found, "nonResourceRules": [], "incomplete": False}
@@ -317,7 +339,7 @@ class ApiServer:
         else:
             status = {"userInfo": {"username": user.name, "groups": list(user.groups)}}
         about = {"kind": at.resource.kind, "apiVersion": at.resource.api_version}
-        return _json({**obj, **about, "metadata": {"creationTimestamp": None}, "status": status}, 201)
+        return _json({**about, "metadata": {}, **({"spec": spec} if spec else {}), "status": status}, 201)
 
     # -- reading
 
@@ -336,6 +358,9 @@ class ApiServer:
             return _json(table(at.resource, [stored], meta, include), code)
         if form.startswith("PartialObjectMetadata"):
             return _json(partial(stored), code)
+        if form == _YAML:
+            text = yaml.dump(json.loads(stored.body(at.resource)), Dumper=yaml.CSafeDumper)
+            return web.Response(text=text, status=code, content_type=_YAML)
         return web.Response(body=stored.body(at.resource), status=code, content_type=_JSON)
 
     def _list(self, request: web.Request, at: Target) -> web.Response:
@@ -358,18 +383,17 @@ class ApiServer:
         except ApiError as fault:
             raise ApiError(500, None, fault.message) from fault
         initial = request.query.get("sendInitialEvents", "").lower() in ("true", "1")
-        match = request.query.get("resourceVersionMatch", "")
-        if (initial and match != "NotOlderThan") or (match and "sendInitialEvents" not in request.query):
-            why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-            raise errors.unprocessable(f'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: {why}')
+        lists.refuse_watch_options(request.query)
         seconds = _seconds(request.query.get("timeoutSeconds") or "1800")
         show = self._shower(request, at)
-        watch = Watch(self.storage, want, show)
+        watch: Watch | None = Watch(self.storage, want, show)
+        assert watch is not None
         try:
-            first = self._first_lines(watch, want, show, revision, initial)
+            marks = request.query.get("allowWatchBookmarks", "").lower() in ("true", "1")
+            first = self._first_lines(watch, want, show, revision, initial, marks)
         except ApiError as gone:
             watch.stop_listening()
-            first, watch = [line("ERROR", encode(gone.body()))], None  # type: ignore[assignment]
+            first, watch = [line("ERROR", encode(gone.body()))], None
         response = web.StreamResponse(headers={"Content-Type": _JSON, "Cache-Control": "no-cache, private"})
         response.enable_chunked_encoding()
         ends_at = asyncio.get_running_loop().time() + seconds
@@ -392,12 +416,14 @@ class ApiServer:
                 watch.stop_listening()
                 self._watches.pop(watch, None)
 
-    def _first_lines(self, watch: Watch, want: Wanted, show: Any, revision: int | None, initial: bool) -> list[bytes]:
+    def _first_lines(
+        self, watch: Watch, want: Wanted, show: Any, revision: int | None, initial: bool, marks: bool
+    ) -> list[bytes]:
         if not initial and revision:
             return watch.lines(self.storage.since(want.resource.key, revision))
         found = [each for each in self.storage.every(want.resource.key, want.namespace) if want.has(each)]
         lines = [line("ADDED", show(each)) for each in found]
-        if initial:
+        if initial and marks:
             lines.append(bookmark(want.resource, self.storage.revision, _INITIAL_EVENTS_END))
         return lines
 
@@ -419,25 +445,24 @@ class ApiServer:
             return self._remove(request, at, raw)
         query = request.query
         agent = request.headers.get("User-Agent", "unknown").split("/")[0].split(" ")[0][:128]
-        dry = query.get("dryRun", "")
-        if dry not in ("", "All"):
-            raise errors.unprocessable(f'dryRun: Unsupported value: "{dry}": supported values: "All"')
-        validation = query.get("fieldValidation", "Warn")
-        if validation not in ("", "Warn", "Strict", "Ignore"):
-            raise errors.unprocessable(f'fieldValidation: Unsupported value: "{validation}"')
+        dry, validation = query.get("dryRun", ""), query.get("fieldValidation", "Warn")
+        _refuse_write_options(f"{verb.capitalize()}Options", query)
         options = Options(dry == "All", validation or "Warn", query.get("fieldManager") or agent, at.subresource)
         if at.subresource == "scale":
             return self._write_scale(request, at, raw, options)
         created = verb == "create"
+        sent_as = _sent_as(request)
+        if sent_as == _JSON and verb in ("create", "update"):
+            options = replace(options, duplicates=_duplicates(raw))
         if verb == "create":
-            obj = _body(raw, request.content_type)
+            obj = _body(raw, sent_as)
             stored = self.writes.create(at.resource, at.namespace, obj, options)
         elif verb == "update":
-            obj = _body(raw, request.content_type)
+            obj = _body(raw, sent_as)
             stored, created = self.writes.replace(at.resource, at.namespace, at.name, obj, options)
         else:
             stored, created = self._patch(request, at, raw, options)
-        if at.resource.key == ("", "namespaces") and not options.dry_run:
+        if at.resource.key == ("", "namespaces") and at.name and not options.dry_run:
             self.garbage.finish_namespace(at.name)
         response = self._object(request, at, stored, 201 if created else 200)
         for warning in options.warnings:
@@ -453,13 +478,11 @@ class ApiServer:
         force = request.query.get("force", "").lower() in ("true", "1")
         if kind in _APPLY:
             if not request.query.get("fieldManager"):
-                why = "Required value: is required for apply patch"
-                raise errors.unprocessable(f'PatchOptions.meta.k8s.io "" is invalid: fieldManager: {why}')
+                raise errors.invalid_options("PatchOptions", required("fieldManager", "is required for apply patch"))
             sent = _body(raw, _YAML)
             return self.writes.apply(at.resource, at.namespace, at.name, sent, options, force=force)
         if "force" in request.query:
-            why = "Forbidden: may not be specified for non-apply patch"
-            raise errors.unprocessable(f'PatchOptions.meta.k8s.io "" is invalid: force: {why}')
+            raise errors.invalid_options("PatchOptions", forbidden("force", "may not be specified for non-apply patch"))
         change = _body(raw, _JSON)
         if kind != patch.JSON_PATCH and not isinstance(change, dict):
             raise errors.bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")
@@ -477,33 +500,44 @@ class ApiServer:
         stored = self.writes.get(at.resource, at.namespace, at.name)
         scale = _scale(at, stored)
         if request.method == "PUT":
-            scale = _body(raw, request.content_type)
+            scale = _body(raw, _sent_as(request))
         elif request.content_type == patch.JSON_PATCH:
             scale = patch.json_patch(scale, _body(raw, _JSON))
         else:
             scale = patch.merge(scale, _body(raw, _JSON))
         where = (at.resource.scale or {})["specReplicasPath"].strip(".").split(".")
         change: Any = scale.get("spec", {}).get("replicas", 0)
+        if not isinstance(change, int):
+            wrong = "json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32"
+            raise errors.invalid_patch(encode(scale).decode(), wrong)
+        if change < 0:
+            about = Resource("autoscaling", "v1", "scales", "Scale")
+            cause = invalid_value("spec.replicas", change, "must be greater than or equal to 0")
+            raise errors.invalid(about, at.name, [cause])
         for step in reversed(where):
             change = {step: change}
         revision = scale.get("metadata", {}).get("resourceVersion")
         if revision:
             change["metadata"] = {"resourceVersion": revision}
-        main = replace(options, subresource="")
+        main = replace(options, subresource="scale")
         stored = self.writes.patch(at.resource, at.namespace, at.name, lambda old: patch.merge(old, change), main)
         return _json(_scale(at, stored))
 
     def _remove(self, request: web.Request, at: Target, raw: bytes) -> web.Response:
-        sent = _body(raw, request.content_type) if raw.strip() else {}
+        sent = _body(raw, _sent_as(request)) if raw.strip() else {}
         only = sent.get("preconditions") or {}
         dry = sent.get("dryRun") or request.query.getall("dryRun", [])
         policy = sent.get("propagationPolicy") or request.query.get("propagationPolicy") or "Background"
+        if "orphanDependents" in sent and "propagationPolicy" in sent:
+            why = "orphanDependents and deletionPropagation cannot be both set"
+            raise errors.invalid_options("DeleteOptions", invalid_value("propagationPolicy", policy, why))
         if sent.get("orphanDependents"):
             policy = "Orphan"
-        if policy not in ("Background", "Foreground", "Orphan"):
-            raise errors.unprocessable(
-                f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{policy}"'
-            )
+        if policy not in (*(policies := ("Background", "Foreground", "Orphan")),):
+            raise errors.invalid_options("DeleteOptions", unsupported("propagationPolicy", policy, (*policies, "nil")))
+        dry_runs = [dry] if isinstance(dry, str) else list(dry or ())
+        if any(each != "All" for each in dry_runs):
+            raise errors.invalid_options("DeleteOptions", unsupported("dryRun", dry_runs, ("All",)))
         options = DeleteOptions(only.get("uid"), only.get("resourceVersion"), policy, bool(dry))
         if not at.name:
             page = lists.page(self.storage, lists.wanted(at.resource, at.namespace, request.query), request.query)
@@ -515,7 +549,7 @@ class ApiServer:
             items = [json.loads(each.body(shown)) for each in page.items]
             return _json({**about, "items": items})
         stored, gone = self._delete(at.resource, at.namespace, at.name, options)
-        if not gone:
+        if not gone or at.resource.key in _SHOWN_WHEN_DELETED:
             return self._object(request, at, stored)
         group = {"group": at.resource.group} if at.resource.group else {}
         details = {"name": at.name, **group, "kind": at.resource.plural, "uid": stored.data["metadata"]["uid"]}
@@ -535,7 +569,7 @@ def _seconds(text: str) -> int:
 
 
 def _with_meta(at: Target) -> dict[str, Any]:
-    return {**at.resource.schema.get("properties", {}), "metadata": schema.OBJECT_META}
+    return {**at.resource.schema.get("properties", {}), "metadata": OBJECT_META}
 
 
 def _verb(method: str, at: Target) -> str:
@@ -544,7 +578,7 @@ def _verb(method: str, at: Target) -> str:
     verb = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(method)
     named = {"create": False, "update": True, "patch": True}
     if verb is None or named.get(verb, bool(at.name)) != bool(at.name) or (verb == "delete" and at.subresource):
-        raise errors.method_not_allowed()
+        raise errors.method_not_allowed(at.resource, method)
     return "deletecollection" if verb == "delete" and not at.name else verb
 
 
@@ -553,11 +587,64 @@ def _form(request: web.Request) -> tuple[str, str]:
     for accepted in request.headers.get("Accept", "").split(","):
         kind, *parameters = (part.strip() for part in accepted.split(";"))
         given = dict(parse_qsl("&".join(parameters)))
-        if kind == _JSON:
+        if kind == _YAML:
+            return _YAML, ""
+        if kind in (_JSON, "*/*", "application/*"):
             if given.get("as") in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList"):
                 return given["as"], request.query.get("includeObject", "Metadata")
             return "", ""
-    return "", ""
+    if not request.headers.get("Accept"):
+        return "", ""
+    raise errors.not_acceptable()
+
+
+def _sent_as(request: web.Request) -> str:
+    return request.content_type if request.headers.get("Content-Type") else _JSON
+
+
+def _refuse_write_options(kind: str, query: Mapping[str, str]) -> None:
+    found = []
+    if (dry := query.get("dryRun", "")) not in ("", "All"):
+        found.append(unsupported("dryRun", [dry], ("All",)))
+    if len(query.get("fieldManager", "")) > 128:
+        found.append(Cause("fieldManager", "FieldValueTooLong", "Too long: may not be more than 128 bytes"))
+    if (validation := query.get("fieldValidation", "")) not in ("", "Warn", "Strict", "Ignore"):
+        found.append(unsupported("fieldValidation", validation, ("Ignore", "Strict", "Warn")))
+    if found:
+        raise errors.invalid_options(kind, *found)
+
+
+def _duplicates(raw: bytes) -> tuple[str, ...]:
+    """The paths of fields that a JSON document gives twice."""
+
+    def pairs(listed: list[tuple[str, Any]]) -> Any:
+        seen: dict[str, Any] = {}
+        twice = [key for key, _ in listed if key in seen or seen.setdefault(key, None)]
+        below = [
+            (f"{key}.{path}" if not path.startswith("[") else key + path)
+            for key, each in listed
+            for path in _noted(each)
+        ]
+        return _Noted(dict(listed), [*twice, *below])
+
+    try:
+        return tuple(_noted(json.loads(raw, object_pairs_hook=pairs)))
+    except ValueError:
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    value: dict[str, Any]
+    twice: list[str]
+
+
+def _noted(value: Any) -> list[str]:
+    if isinstance(value, _Noted):
+        return value.twice
+    if isinstance(value, list):
+        return [f"[{index}].{path}" for index, each in enumerate(value) for path in _noted(each)]
+    return []
 
 
 def _body(raw: bytes, kind: str) -> Any:
@@ -566,8 +653,10 @@ def _body(raw: bytes, kind: str) -> Any:
             return yaml.load(raw, yaml.CSafeLoader)
         except yaml.YAMLError as fault:
             raise errors.bad_request(f"error decoding YAML: {fault}") from fault
-    if kind not in (_JSON, "application/octet-stream", "text/plain", ""):
-        raise errors.unsupported_media_type((_JSON, _YAML))
+    if kind == protobuf.MEDIA_TYPE:
+        return protobuf.read(raw)
+    if kind not in (_JSON, ""):
+        raise errors.unsupported_media_type((_JSON, _YAML, protobuf.MEDIA_TYPE))
     try:
         return json.loads(raw)
     except ValueError as fault:

@@ -136,6 +136,9 @@ class Storage:
         """The objects that name this uid as an owner, so that a deletion need not look at all objects."""
         return [(resource, self._objects[resource][key]) for resource, key in sorted(self._owned.get(uid, ()))]
 
+    def has_dependents(self, uid: str) -> bool:
+        return bool(self._owned.get(uid))
+
     def lives(self, uid: str) -> bool:
         return uid in self._uids
 

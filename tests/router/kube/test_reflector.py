@@ -281,7 +281,7 @@ def test_a_kind_that_does_not_exist_yet_is_followed_once_it_does(on_cluster):
     async def test(cluster: Any) -> None:
         it = Following(cluster, "/apis/serving.kserve.io/v1beta1/inferenceservices")
         task = asyncio.create_task(it.reflector.run())
-        await cluster.until(lambda: "not find" in (it.reflector.trouble or ""))
+        await cluster.until(lambda: "404" in (it.reflector.trouble or ""))
         assert not it.reflector.synced.is_set()
         cluster.api.create(custom_kind())
         await cluster.until(it.reflector.synced.is_set)
