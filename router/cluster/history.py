@@ -218,12 +218,12 @@ def _editor(fields: Any) -> tuple[str, str]:
 
 
 def _entry(at: str, change: Mapping[str, Any], what: str, generation: int) -> JsonObject:
-    why = change.get("why")
+    why = cut(change.get("why") or "", _TEXT)
     return {
         "at": at,
-        "by": cut(change.get("by") or "unknown", 128),
-        "what": cut(change.get("what") or what, _TEXT),
-        **({"why": cut(why, _TEXT)} if why else {}),
+        "by": cut(change.get("by") or "", 64) or "unknown",
+        "what": cut(change.get("what") or "", _TEXT) or cut(what, _TEXT),
+        **({"why": why} if why else {}),
         "generation": generation,
     }
 
@@ -249,8 +249,10 @@ def _entries(history: Any) -> list[JsonObject]:
 
 
 def cut(text: Any, length: int) -> str:
-    """One line of at most so many characters."""
+    """One line of at most so many characters, all of which can be written as UTF-8."""
     words = " ".join(str(text).split())
+    if not words.isascii():
+        words = words.encode("utf-8", "replace").decode()
     return words if len(words) <= length else words[: length - 1] + "…"
 
 
