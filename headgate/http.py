@@ -1,6 +1,7 @@
 """The control plane's HTTP: health, metrics and status for people, probes and scrapers. Read-only, JSON.
 
 /healthz  /readyz[?verbose]  /metrics  /status  /models  /models/{ns}/{name}[/arm?key=K]  /envoys
+/fleet?model=M&cluster=C, what replicas ask each other
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from prometheus_client.exposition import choose_encoder
 
 from headgate.documents import State, unknown
 from headgate.status import Status
+from router.replica import Replica
 
 Checks = Callable[[], Mapping[str, bool]]
 """What has to be true before traffic may depend on this process, in plain words."""
+
+MOST_ASKED = 1_000
+"""Models and clusters together in one request for /fleet."""
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -37,9 +42,18 @@ _log.addFilter(_quiet_about_clients)
 class HttpServer:
     """Serves one `Status`. `start` raises OSError when the port is taken."""
 
-    def __init__(self, status: Status, registry: CollectorRegistry, checks: Checks, *, address: str, port: int) -> None:
+    def __init__(
+        self,
+        status: Status,
+        registry: CollectorRegistry,
+        checks: Checks,
+        *,
+        address: str,
+        port: int,
+        replica: Replica | None = None,
+    ) -> None:
         self._address, self._wanted_port = address, port
-        app = application(status, registry, checks)
+        app = application(status, registry, checks, replica)
         self._runner = web.AppRunner(app, access_log=None, logger=_log, shutdown_timeout=1.0)
         self.port = 0
 
@@ -52,8 +66,10 @@ class HttpServer:
         await self._runner.cleanup()
 
 
-def application(status: Status, registry: CollectorRegistry, checks: Checks) -> web.Application:
-    """All routes over one `Status`."""
+def application(
+    status: Status, registry: CollectorRegistry, checks: Checks, replica: Replica | None = None
+) -> web.Application:
+    """All routes over one `Status`, and what `replica` says to the others if there is one."""
     pages = _Pages(status, _Metrics(status, registry), checks)
     app = web.Application(middlewares=[_errors_as_json])
     app.add_routes(
@@ -68,6 +84,8 @@ def application(status: Status, registry: CollectorRegistry, checks: Checks) -> 
             web.get("/envoys", pages.envoys),
         ]
     )
+    if replica is not None:
+        app.add_routes([web.get("/fleet", _FleetPage(replica).answer)])
     return app
 
 
@@ -125,6 +143,24 @@ class _Pages:
 
     async def envoys(self, request: web.Request) -> web.Response:
         return _json(self._status.envoys())
+
+
+class _FleetPage:
+    """A Report as JSON. The address line of a request bounds what one can ask; this bounds what it costs."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    async def answer(self, request: web.Request) -> web.Response:
+        query = request.query
+        odd = sorted({name for name in query if name not in ("model", "cluster")})
+        if odd:
+            return _json({"error": f"unknown parameter {odd[0]!r}", "hint": "ask /fleet?model=M&cluster=C"}, 400)
+        if len(query) > MOST_ASKED:
+            hint = f"ask for at most {MOST_ASKED} models and clusters at a time"
+            return _json({"error": f"{len(query)} parameters are too many", "hint": hint}, 400)
+        report = await self._replica.report(query.getall("model", []), query.getall("cluster", []))
+        return _json(report.to_json())
 
 
 class _Metrics:

@@ -40,7 +40,9 @@ class Load:
 class Report:
     """`age`: seconds since the replica began to serve xDS. `models`: of those asked for, the ones that it serves.
 
-    `loads` by cluster and node id. `reporting`: nodes that send load reports at all. `gateways`: connected clients.
+    `loads` by cluster and node id, with every cluster asked for that the replica's Envoys have, heard of or not.
+    `routed`: of the clusters asked for, those to which a route or a mirror of the present plans leads.
+    `reporting`: nodes that send load reports at all. `gateways`: connected clients.
     """
 
     identity: str
@@ -49,6 +51,7 @@ class Report:
     models: Mapping[str, Progress] = field(default_factory=dict)
     loads: Mapping[str, Mapping[str, Load]] = field(default_factory=dict)
     reporting: frozenset[str] = frozenset()
+    routed: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -71,6 +74,7 @@ class Report:
                 for cluster, nodes in self.loads.items()
             },
             "reporting": sorted(self.reporting),
+            "routed": sorted(self.routed),
         }
 
     @classmethod
@@ -90,6 +94,7 @@ class Report:
                     for cluster, nodes in raw["loads"].items()
                 },
                 reporting=frozenset(raw["reporting"]),
+                routed=frozenset(raw["routed"]),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as odd:
             raise ValueError(f"no report of a replica: {odd!r}") from odd
