@@ -18,6 +18,7 @@ from router.cluster.change import ANNOTATION
 from router.cluster.objects import part
 
 MOST = 20
+MAX_HISTORY_BYTES = 10 * 1024
 OURS = 8
 """Entries by headgate itself that are kept at most."""
 BY_HEADGATE = "headgate"
@@ -58,7 +59,7 @@ def told(history: Any, seen: Seen, rollout: Mapping[str, Any], now: str) -> tupl
     note = part(metadata.get("annotations"), ANNOTATION)
     note_digest = _digest(note) if note else ""
     if seen.facts is not None and generation == seen.generation:
-        return entries, Seen(seen.generation, seen.facts, note_digest)
+        return bounded(entries), Seen(seen.generation, seen.facts, note_digest)
     facts = dict(spec_facts(rollout.get("spec")))
     change = _change(note) if note and note_digest != seen.change else {}
     of = _whole(change.get("generation")) or generation
@@ -89,7 +90,7 @@ def moved(
         if one["name"] in was and (was[one["name"]].get("weight") or 0) != (one.get("weight") or 0)
     ]
     if not flips or not moves:
-        return entries
+        return bounded(entries)
     kind = ", ".join(f"{one['name']} {'ready' if one['ready'] else 'not ready'}" for one in flips)
     why = "; ".join(f"{one['name']}: {one['reason']}" for one in flips if one.get("reason"))
     entries = [one for one in entries if not _same_kind(one, kind, now)]
@@ -104,7 +105,10 @@ def bounded(entries: Sequence[JsonObject]) -> list[JsonObject]:
     surplus = len(entries) - len(too_many) - MOST
     left = [number for number in ours if number not in too_many]
     too_many |= set(left[: max(0, surplus)])
-    return [one for number, one in enumerate(entries) if number not in too_many][-MOST:]
+    kept = [one for number, one in enumerate(entries) if number not in too_many][-MOST:]
+    while size(kept) > MAX_HISTORY_BYTES:
+        del kept[0]
+    return kept
 
 
 # The digest of a spec
@@ -254,6 +258,11 @@ def cut(text: Any, length: int) -> str:
     if not words.isascii():
         words = words.encode("utf-8", "replace").decode()
     return words if len(words) <= length else words[: length - 1] + "…"
+
+
+def size(value: Any) -> int:
+    """In bytes, as JSON."""
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _short(text: str) -> str:

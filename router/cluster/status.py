@@ -11,13 +11,12 @@ users, Envoys and servers say, a status stays below 32 KiB.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from router.cluster.history import JsonObject, Seen, cut, moved, told
+from router.cluster.history import MAX_HISTORY_BYTES, JsonObject, Seen, cut, moved, size, told
 from router.cluster.objects import mapping, mappings, part, text, whole
 from router.engine import ModelStatus
 from router.held import held
@@ -107,10 +106,16 @@ def status_of(known: Known, now: float) -> JsonObject | None:
     if not known.current and not known.errors and not known.deleting:
         return None
     stamp = rfc3339(now)
+    past = _past(known, stamp)
     for limit in (MAX_MESSAGE, 512, 256, 128, 64, 32):
         status = _status(known, stamp, limit)
-        if len(json.dumps(status, ensure_ascii=False).encode()) < MAX_BYTES:
+        # Apart from the past, which grows: what is said now must not depend on how much was said before.
+        if size(status) + size(past["seen"]) < MAX_BYTES - MAX_HISTORY_BYTES - 64:
             break
+    if known.current and known.previous.get("observedGeneration") == known.generation:
+        versions = mappings(known.previous, "versions"), status.get("versions", [])
+        past["history"] = moved(past["history"], *versions, known.generation, stamp)
+    status |= past
     return status
 
 
@@ -224,17 +229,12 @@ def _status(known: Known, now: str, limit: int) -> JsonObject:
     state = known.state.to_json() if known.state is not None else previous.get("state")
     if isinstance(state, Mapping) and state:
         status["state"] = dict(state)
-    status |= _past(known, status, now, limit)
     return status
 
 
-def _past(known: Known, status: Mapping[str, Any], now: str, limit: int) -> JsonObject:
+def _past(known: Known, now: str) -> JsonObject:
     previous = known.previous
     history, seen = told(previous.get("history"), Seen.from_json(previous.get("seen")), known.rollout, now)
-    if previous.get("observedGeneration") == known.generation and known.current:
-        history = moved(history, mappings(previous, "versions"), status.get("versions", []), known.generation, now)
-    if limit < MAX_REASON:
-        history = [one | {name: cut(one[name], limit) for name in ("what", "why") if name in one} for one in history]
     return {"history": history, "seen": seen.to_json()}
 
 
