@@ -14,17 +14,24 @@ from typing import Any
 
 import click
 
+from headgate.commands.abort import abort
 from headgate.commands.bootstrap import bootstrap
 from headgate.commands.demo import demo
+from headgate.commands.describe import describe
 from headgate.commands.envoy import envoy
+from headgate.commands.history import history
 from headgate.commands.output import error_line
+from headgate.commands.pause import pause
 from headgate.commands.plan import plan
+from headgate.commands.promote import promote
+from headgate.commands.resume import resume
 from headgate.commands.serve import serve
 from headgate.commands.status import status
 from headgate.commands.template import template
 from headgate.commands.translate import translate
 from headgate.commands.validate import validate
 from headgate.commands.version import version
+from headgate.commands.weights import weights
 from headgate.commands.who import who
 
 INTERRUPTED = 130
@@ -64,6 +71,13 @@ class _Cli(click.Group):
             raise _UnknownCommand(f"no command {args[0]!r} ({meant})")
         return super().resolve_command(ctx, args)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """By what one wants to do."""
+        width = formatter.width - 6 - max(len(name) for name in self.commands)
+        for title, group in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(str(one.name), one.get_short_help_str(width)) for one in group])
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
@@ -87,8 +101,16 @@ def cli() -> None:
     """Ship new versions of ML models behind Envoy without hurting a request."""
 
 
-for _command in (serve, validate, plan, translate, status, who, bootstrap, envoy, template, demo, version):
-    cli.add_command(_command)
+_GROUPS: dict[str, tuple[click.Command, ...]] = {
+    "Run": (serve, envoy, bootstrap, demo),
+    "Look": (status, describe, history, who),
+    "Change a rollout in a cluster": (weights, promote, abort, pause, resume),
+    "Manifests": (validate, plan, translate, template),
+    "About": (version,),
+}
+for _group in _GROUPS.values():
+    for _command in _group:
+        cli.add_command(_command)
 
 
 def main() -> None:

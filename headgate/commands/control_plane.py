@@ -23,6 +23,21 @@ url_option = click.option(
     help="The control plane's HTTP.",
 )
 
+maybe_url_option = click.option(
+    "--url",
+    default=None,
+    show_default=DEFAULT_URL,
+    envvar="HEADGATE_URL",
+    show_envvar=True,
+    help="A control plane's HTTP, instead of a cluster.",
+)
+"""None where the user says nothing, so that a cluster can be tried."""
+
+
+class NoAnswer(Failure):
+    """Nobody answers there: somewhere else may be tried."""
+
+
 # A control plane is asked directly: environment proxies rarely lead to loopback.
 _opener = build_opener(ProxyHandler({}))
 
@@ -40,7 +55,7 @@ def ask(url: str, path: str, timeout: float = 10.0) -> Any:
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         why = (getattr(reason, "strerror", None) or str(reason)).lower()
-        raise Failure(
+        raise NoAnswer(
             f"no control plane answers at {url}: {why}", "start one with 'headgate serve', or give its --url"
         ) from None
     except json.JSONDecodeError:

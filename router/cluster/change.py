@@ -185,7 +185,7 @@ def _changed(
         return made
     shares = tuple(_shares(rollout, made))
     patch = {name: spec.get(name) for name in dict.fromkeys((*old, *spec)) if spec.get(name) != old.get(name)}
-    return Change(spec, patch, what(shares), shares, tuple(_notes(rollout, made, bool(patch), spec)))
+    return Change(spec, patch, what(shares), shares, tuple(_notes(rollout, made, patch)))
 
 
 def _set_paused(spec: dict[str, Any], paused: bool) -> None:
@@ -207,9 +207,11 @@ def _points(rollout: ModelRollout) -> dict[str, int]:
     return points
 
 
-def _notes(before: ModelRollout, after: ModelRollout, changed: bool, spec: Mapping[str, Any]) -> Iterator[str]:
+def _notes(before: ModelRollout, after: ModelRollout, patch: Mapping[str, Any]) -> Iterator[str]:
     """What the percentages do not tell."""
     strategy = before.spec.strategy.value
+    if before.spec.paused and not after.spec.paused and len(patch) > 1:
+        yield "the pause ends with it"
     was = {wish.name: wish for wish in wishes(before)}
     now = wishes(after)
     for wish in now:
@@ -227,7 +229,7 @@ def _notes(before: ModelRollout, after: ModelRollout, changed: bool, spec: Mappi
             )
     if all(wish.weight == 0 for wish in now):
         yield f"all weights are 0: the primary, {after.primary.name}, gets everything"
-    if changed and spec.get("paused"):
+    if patch and after.spec.paused and "paused" not in patch:
         yield "the rollout is paused: its traffic stays as it is until 'headgate resume'"
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import click
@@ -460,30 +458,6 @@ def test_a_missing_envoy_says_what_to_install(monkeypatch) -> None:
 
 
 # Asking a control plane
-
-
-@pytest.fixture
-def answers() -> Iterator[tuple[str, dict[str, tuple[int, str]]]]:
-    """A server on loopback that gives the answers put into it, by path."""
-    said: dict[str, tuple[int, str]] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, text = said.get(self.path, (404, "nothing here"))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", said
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def test_status_draws_models_versions_and_envoys(answers, plane) -> None:
