@@ -6,7 +6,7 @@ Every key is optional. Paths are relative to the file that names them. docs/conf
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from router.cluster.resource import ResourceType, resource_types
 from router.documents import decode, documents
 from router.hints import path_text
 from router.problem import Problem
@@ -150,6 +151,38 @@ class Gateway(Part):
         return ir.Listener(listener.name, listener.address, listener.port, tls, ca)
 
 
+class ModelMesh(Part):
+    """The server that ModelMesh's models share, where their own status does not name one."""
+
+    service: Label = "modelmesh-serving"
+    namespace: Label = "modelmesh-serving"
+    port: Annotated[int, Strict(), Field(ge=1, le=65535)] = 8033
+
+
+class Kubernetes(Part):
+    """Which cluster is followed, and how this replica takes part in it.
+
+    `namespace`: only this one, which needs no ClusterRole. `lease_namespace`: where replicas meet, by default the
+    pod's. `advertise`: the IP address under which other replicas reach this one's HTTP.
+    """
+
+    enabled: Annotated[bool, Strict()] = False
+    namespace: Label | None = None
+    kubeconfig: AnyPath | None = None
+    context: Text | None = None
+    lease_namespace: Label | None = None
+    lease_name: Label = "headgate"
+    advertise: Annotated[Text, AfterValidator(_ip)] | None = None
+    watch_timeout: PositiveDuration = 60.0
+    modelmesh: ModelMesh = ModelMesh()
+    resource_types: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def types(self) -> Mapping[str, ResourceType]:
+        """The built-in resource types and those of the configuration."""
+        return resource_types(self.resource_types)[0]
+
+
 class Probes(Part):
     """How many readiness probes may be under way at once."""
 
@@ -171,13 +204,14 @@ class Config(Part):
     mass_deletion_hold: Duration = 60.0
     gateways: Annotated[tuple[Gateway, ...], Field(min_length=1)] = (Gateway(),)
     probes: Probes = Probes()
+    kubernetes: Kubernetes = Kubernetes()
     log: Log = Log()
 
     @model_validator(mode="wrap")
     @classmethod
     def _all_at_once(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Join what is wrong with single fields and between fields, so that users mend everything in one go."""
-        broken = [*_clashes(raw)]
+        broken = [*_clashes(raw), *_odd_resource_types(raw)]
         try:
             config = handler(raw)
         except ValidationError as error:
@@ -228,6 +262,12 @@ def _clashes(raw: Any) -> Iterator[Broken]:
         if isinstance(name, str) and names.setdefault(name, index) != index:
             yield Broken((*at, "name"), f"gateway {name!r} is already gateways[{names[name]}]", "give it another name")
         yield from _listener_clashes(gateway, at)
+
+
+def _odd_resource_types(raw: Any) -> Iterator[Broken]:
+    section = _field(raw, "kubernetes", None)
+    for problem in resource_types(_field(section, "resourceTypes", None))[1] if isinstance(section, dict) else ():
+        yield Broken(("kubernetes", *problem.field.split(".")), problem.what, problem.hint)
 
 
 def _listener_clashes(gateway: Any, at: tuple[int | str, ...]) -> Iterator[Broken]:

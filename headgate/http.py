@@ -27,6 +27,9 @@ Checks = Callable[[], Mapping[str, bool]]
 MOST_ASKED = 1_000
 """Models and clusters together in one request for /fleet."""
 
+Notes = Callable[[], Mapping[str, str]]
+"""What people should know although traffic may depend on this process: by subject, in plain words."""
+
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -51,9 +54,10 @@ class HttpServer:
         address: str,
         port: int,
         replica: Replica | None = None,
+        notes: Notes = dict,
     ) -> None:
         self._address, self._wanted_port = address, port
-        app = application(status, registry, checks, replica)
+        app = application(status, registry, checks, replica, notes)
         self._runner = web.AppRunner(app, access_log=None, logger=_log, shutdown_timeout=1.0)
         self.port = 0
 
@@ -67,10 +71,14 @@ class HttpServer:
 
 
 def application(
-    status: Status, registry: CollectorRegistry, checks: Checks, replica: Replica | None = None
+    status: Status,
+    registry: CollectorRegistry,
+    checks: Checks,
+    replica: Replica | None = None,
+    notes: Notes = dict,
 ) -> web.Application:
     """All routes over one `Status`, and what `replica` says to the others if there is one."""
-    pages = _Pages(status, _Metrics(status, registry), checks)
+    pages = _Pages(status, _Metrics(status, registry), checks, notes)
     app = web.Application(middlewares=[_errors_as_json])
     app.add_routes(
         [
@@ -90,8 +98,8 @@ def application(
 
 
 class _Pages:
-    def __init__(self, status: Status, metrics: _Metrics, checks: Checks) -> None:
-        self._status, self._metrics, self._checks = status, metrics, checks
+    def __init__(self, status: Status, metrics: _Metrics, checks: Checks, notes: Notes) -> None:
+        self._status, self._metrics, self._checks, self._notes = status, metrics, checks, notes
 
     async def healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -101,6 +109,7 @@ class _Pages:
         ready = all(checks.values())
         if "verbose" in request.query:
             lines = [f"[{'+' if passed else '-'}] {name}" for name, passed in checks.items()]
+            lines += [f"[i] {subject}: {told}" for subject, told in self._notes().items()]
             text = "\n".join([*lines, "ready" if ready else "not ready"])
         else:
             failed = ", ".join(name for name, passed in checks.items() if not passed)
