@@ -442,6 +442,22 @@ def test_waiting_too_long_says_for_what(kube: Kube) -> None:
     assert (result.exit_code, kube.weights()) == (1, [20, 80])
 
 
+def test_waiting_goes_on_while_the_server_is_in_trouble(kube: Kube) -> None:
+    kube.put()
+    kube.observe()
+    reads: list[str] = []
+
+    def second_read(asked: Any) -> bool:
+        reads.extend([asked.path] if asked.method == "GET" else [])
+        return len(reads) == 2
+
+    kube.api.faults.answer(503, matches=second_read)
+    result = kube.run("weights", "iris", "v0=50", "--wait")
+    assert result.stderr == (f"waiting: the API server at {kube.api.url} is in trouble: switched on by the test\n")
+    assert result.stdout.splitlines()[-1] == "programmed: 2/2 Envoys"
+    assert result.exit_code == 0
+
+
 def test_waiting_for_what_is_refused_ends_at_once(kube: Kube) -> None:
     kube.put()
     refused = condition("Accepted", "False", 1, "Invalid", "host iris.default belongs to default/other")
