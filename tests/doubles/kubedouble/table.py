@@ -13,7 +13,7 @@ from kubedouble.storage import Stored
 
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0}
 _AGE = {"name": "Age", "type": "string", "format": "", "description": "", "priority": 0}
-_STEP = re.compile(r"\.?([A-Za-z0-9_-]+)|\[(\d+|\*)\]|\['?([^'\]]+)'?\]|\[\?\(@\.([\w.]+)==[\"']([^\"']*)[\"']\)\]")
+_STEP = re.compile(r"\.?([A-Za-z0-9_-]+)|\[(\d+|\*)\]|\['?([^'\]?]+)'?\]|\[\?\(@\.([\w.]+)==[\"']([^\"']*)[\"']\)\]")
 
 
 def _at(*path: str) -> Callable[[Any], Any]:
