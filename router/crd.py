@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from router import schema
 from router.schema import GROUP, KIND, ModelRollout
+from router.status_schema import COLUMNS, STATUS
 
 NAME = f"modelrollouts.{GROUP}"
 _KEPT = (
@@ -71,11 +72,7 @@ def crd() -> dict[str, Any]:
         "apiVersion": {"type": "string", "description": body["properties"]["apiVersion"]["description"]},
         "kind": {"type": "string", "description": body["properties"]["kind"]["description"]},
         "metadata": {"type": "object", "properties": {"name": {k: v for k, v in name.items() if k != "description"}}},
-        "status": {
-            "type": "object",
-            "description": "What the control plane observed and did; not for editing.",
-            "x-kubernetes-preserve-unknown-fields": True,
-        },
+        "status": STATUS,
     }
     body["required"] = ["spec"]
     return {
@@ -98,12 +95,7 @@ def crd() -> dict[str, Any]:
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
-                    "additionalPrinterColumns": [
-                        {"name": "Strategy", "type": "string", "jsonPath": ".spec.strategy"},
-                        {"name": "Hosts", "type": "string", "jsonPath": ".spec.hosts"},
-                        {"name": "Gateway", "type": "string", "jsonPath": ".spec.gateway", "priority": 1},
-                        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-                    ],
+                    "additionalPrinterColumns": COLUMNS,
                     "schema": {"openAPIV3Schema": body},
                 }
             ],

@@ -253,10 +253,10 @@ def _entries(history: Any) -> list[JsonObject]:
 
 
 def cut(text: Any, length: int) -> str:
-    """One line of at most so many characters, all of which can be written as UTF-8."""
+    """One line of at most so many characters, all of which can be shown: nobody's words may steer a terminal."""
     words = " ".join(str(text).split())
-    if not words.isascii():
-        words = words.encode("utf-8", "replace").decode()
+    if not words.isprintable():
+        words = "".join(one if one.isprintable() else "?" for one in words)
     return words if len(words) <= length else words[: length - 1] + "…"
 
 
