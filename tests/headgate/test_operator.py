@@ -13,10 +13,12 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from kubedouble import ApiServer, User
+from replica_double import REFUSED, Envoys, OneReplica
 
 from headgate import rollouts
 from headgate.cli import cli
 from router.cluster.change import ANNOTATION
+from router.cluster.status import Known, status_of
 
 ROOT = Path(__file__).parents[2]
 CRD = yaml.safe_load((ROOT / "deploy/crds/modelrollouts.headgate.dev.yaml").read_text())
@@ -488,6 +490,78 @@ def test_a_model_deleted_meanwhile_is_told(kube: Kube, monkeypatch: pytest.Monke
     result = kube.run("abort", "iris", "--wait")
     assert result.stderr.splitlines()[-1] == "error: default/iris was deleted meanwhile"
     assert result.exit_code == 1
+
+
+# With the status that the control plane really writes
+
+
+class ControlPlane:
+    """Looks at an object when told, as the leader does."""
+
+    def __init__(self, kube: Kube) -> None:
+        self.kube = kube
+        self.replica = OneReplica()
+        self.envoys = Envoys(self.replica)
+        self.envoys.join("envoy-1", "envoy-2")
+
+    def look(self, **sites: Any) -> None:
+        raw = self.kube.get()
+        self.replica.put(raw, **sites)
+        reports = self.envoys.now(["default/iris"])
+        problems = self.replica.problems("default/iris")
+        known = Known(raw, self.replica.status("default/iris"), reports, "us", problems)
+        status = status_of(known, 1_772_000_000.0)
+        about = {"apiVersion": KIND[0], "kind": KIND[1], "metadata": raw["metadata"]}
+        self.kube.call(lambda: self.kube.api.apply({**about, "status": status}))
+
+
+def test_a_change_is_followed_from_the_first_look_to_the_last_envoy(
+    kube: Kube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kube.put()
+    there = ControlPlane(kube)
+    there.envoys.ack()
+    there.look()
+    stand = rollouts.stand
+    turns: Iterator[tuple[str, ...] | None] = iter((None, ("envoy-1",), ("envoy-2",)))
+
+    def by_turns(raw: dict[str, Any], generation: int) -> rollouts.Standing:
+        found = stand(raw, generation)
+        if not found.done:
+            for name in next(turns) or ():
+                there.envoys.ack(name)
+            there.look()
+        return found
+
+    monkeypatch.setattr("headgate.rollouts.stand", by_turns)
+    result = kube.run("weights", "iris", "v0=20", "v1=80", "--why", "it is well", "--wait")
+    assert result.stderr.splitlines() == [
+        "waiting: no control plane has looked at it yet",
+        "waiting: 0/2 Envoys; envoy-1: no ACK yet; envoy-2: no ACK yet",
+        "waiting: 1/2 Envoys; envoy-2: no ACK yet",
+    ]
+    assert result.stdout.splitlines()[-1] == "programmed: 2/2 Envoys"
+    assert "note:" not in result.stdout
+    assert "2/2    2/2" in kube.run("status", "-n", "default").stdout
+    [first, second] = json.loads(kube.run("history", "iris", "-o", "json").stdout)["history"]
+    assert (first["what"], first["generation"]) == ("created", 1)
+    assert (second["by"], second["why"], second["generation"]) == ("admin", "it is well", 2)
+    assert second["what"] == "weights: v0 50 % -> 20 %, v1 50 % -> 80 %"
+
+
+def test_a_version_that_the_control_plane_found_unready_is_not_promoted(kube: Kube) -> None:
+    kube.put()
+    there = ControlPlane(kube)
+    there.look(v1=REFUSED)
+    result = kube.run("promote", "iris")
+    assert result.stderr == (
+        "error: v1 of default/iris is not known to be ready: connection refused (wait, or give --force)\n"
+    )
+    assert "default/iris: degraded: v1 is not ready (connection refused)\n" in (
+        kube.run("status", "-n", "default").stdout
+    )
+    there.look()
+    assert kube.run("promote", "iris").exit_code == 0
 
 
 # Names
