@@ -248,22 +248,22 @@ def configuration(values: Object) -> Any:
 
 
 @every_value_set
-def test_the_control_plane_takes_its_configuration(values: Object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_control_plane_takes_its_configuration(values: Object) -> None:
     made = configuration(values)
-    if "kubernetes" not in Config.model_fields:
-        made.pop("kubernetes")
     for listener in [one for gateway in made.get("gateways", ()) for one in gateway["listeners"]]:
         listener.pop("tls", None)  # files that are not here
     made["xds"].pop("tls", None)
     config = Config.model_validate(made, context={})
     assert (config.xds.port, config.http.port, config.http.address) == (18000, 18001, "0.0.0.0")
+    assert config.kubernetes.enabled
+    assert config.kubernetes.namespace == (values.get("watchNamespace") or None)
 
 
 def test_what_the_values_say_stands_in_the_configuration() -> None:
     everything = configuration(VALUES["everything"])
     assert everything["kubernetes"]["enabled"] is True
     assert everything["kubernetes"]["resourceTypes"].keys() == {"ksvc", "old"}
-    assert everything["kubernetes"]["modelmesh"]["namespace"] == "modelmesh-serving"
+    assert everything["kubernetes"]["modelmesh"]["namespace"] == "serving"
     assert everything["massDeletionHold"] == "10s"
     assert everything["log"] == {"level": "debug", "format": "json"}
     assert everything["xds"]["tls"]["checkNode"] is True

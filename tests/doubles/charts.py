@@ -55,7 +55,7 @@ VALUES: dict[str, Object] = {
                 },
                 "old": {"Group": "example.com", "Version": "v1", "Resource": "models"},
             },
-            "modelmesh": {"namespace": "modelmesh-serving"},
+            "modelmesh": {"namespace": "serving"},
         },
         "tls": {"mode": "secret", "checkNode": True, "secret": {"server": "server-tls", "client": "client-tls"}},
         "networkPolicy": {"xdsFrom": [{"podSelector": {"matchLabels": {"app": "edge"}}}]},

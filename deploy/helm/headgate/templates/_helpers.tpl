@@ -130,9 +130,7 @@ capabilities:
 {{- if .Values.tls.checkNode -}}{{- $_ := set $tls "checkNode" true -}}{{- end -}}
 {{- $_ := set $xds "tls" $tls -}}
 {{- end -}}
-{{- $modelmesh := .Values.kubernetes.modelmesh -}}
-{{- if not $modelmesh.namespace -}}{{- $modelmesh = omit $modelmesh "namespace" -}}{{- end -}}
-{{- $kubernetes := dict "enabled" true "modelmesh" $modelmesh "drain" .Values.kubernetes.drain -}}
+{{- $kubernetes := dict "enabled" true "leaseName" (include "headgate.fullname" .) "modelmesh" .Values.kubernetes.modelmesh -}}
 {{- with include "headgate.watchNamespace" . -}}{{- $_ := set $kubernetes "namespace" . -}}{{- end -}}
 {{- with .Values.kubernetes.resourceTypes -}}{{- $_ := set $kubernetes "resourceTypes" . -}}{{- end -}}
 {{- $made := dict "xds" $xds "http" (dict "address" "0.0.0.0" "port" 18001) "kubernetes" $kubernetes "log" .Values.log -}}
