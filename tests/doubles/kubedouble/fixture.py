@@ -221,6 +221,12 @@ class Cluster:
             if (name := item["metadata"]["name"]) not in _OURS:
                 self._answers_delete(f"/api/v1/namespaces/{name}")
                 self._finalize(name)
+        crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        for item in self.ask("GET", crds)["items"]:
+            if item["spec"]["group"] != "headgate.dev":
+                path = f"{crds}/{item['metadata']['name']}"
+                self._answers_delete(path)
+                self.until(lambda path=path: not self._answers(path))  # type: ignore[misc]
         self._paths = {}
 
     def _everything(self) -> Iterator[tuple[str, Object]]:

@@ -8,18 +8,22 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import kubedouble.fixture
 import pytest
 from kubedouble import ApiServer
+from kubedouble.fixture import cluster, double
 
 from router.kube.client import Client, connect
 
+__all__ = ["cluster", "double"]
 CONFIG_MAPS = "/api/v1/configmaps"
+Api = ApiServer | kubedouble.fixture.Cluster
 
 
 class Cluster:
     """An API server and a client of it."""
 
-    def __init__(self, api: ApiServer, client: Client) -> None:
+    def __init__(self, api: Api, client: Client) -> None:
         self.api = api
         self.client = client
 
@@ -37,6 +41,20 @@ class Cluster:
             assert time.monotonic() - begun < within, "it did not become true in time"
             await asyncio.sleep(0.01)
         return time.monotonic() - begun
+
+
+@pytest.fixture
+def on_any_cluster(cluster: kubedouble.fixture.Cluster) -> Callable[..., None]:
+    """The test meets a real API server where there is one, and may do anything there."""
+
+    def play(test: Callable[[Cluster], Awaitable[None]]) -> None:
+        async def run() -> None:
+            async with await connect(kubeconfig=cluster.kubeconfig()) as client:
+                await test(Cluster(cluster, client))
+
+        asyncio.run(asyncio.wait_for(run(), 30))
+
+    return play
 
 
 @pytest.fixture

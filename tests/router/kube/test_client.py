@@ -30,7 +30,7 @@ async def fault_of(asked: Any) -> ApiFault:
     return fault.value
 
 
-def test_objects_are_plain_and_whole(on_cluster):
+def test_objects_are_plain_and_whole(on_any_cluster):
     async def test(cluster: Any) -> None:
         client = cluster.client
         made = await client.create(CONFIG_MAPS, config("a", x="1"))
@@ -44,7 +44,7 @@ def test_objects_are_plain_and_whole(on_cluster):
         assert (gone.status, gone.reason, str(gone)) == (404, "NotFound", 'configmaps "a" not found')
         assert not gone.of_the_server
 
-    on_cluster(test)
+    on_any_cluster(test)
 
 
 def test_a_server_in_trouble_says_how_long_to_wait(on_cluster):

@@ -69,7 +69,7 @@ def spec(cluster: Any) -> dict[str, Any]:
     return cluster.api.get(*LEASE)["spec"]
 
 
-def test_one_leads_and_the_lease_says_so(on_cluster):
+def test_one_leads_and_the_lease_says_so(on_any_cluster):
     async def test(cluster: Any) -> None:
         async with replicas(cluster, "one", "two") as (one, two):
             assert (one.elector.leading, two.elector.leading, two.working) == (True, False, False)
@@ -79,10 +79,10 @@ def test_one_leads_and_the_lease_says_so(on_cluster):
             await cluster.until(lambda: spec(cluster)["renewTime"] > first["renewTime"])
             assert spec(cluster)["acquireTime"] == first["acquireTime"]
 
-    on_cluster(test)
+    on_any_cluster(test)
 
 
-def test_a_shutdown_hands_over_at_once_after_the_work_has_ended(on_cluster):
+def test_a_shutdown_hands_over_at_once_after_the_work_has_ended(on_any_cluster):
     async def test(cluster: Any) -> None:
         async with replicas(cluster, "one", "two", timing=Timing(), ending=0.2) as (one, two):
             stopping = asyncio.create_task(one.stop())
@@ -93,17 +93,17 @@ def test_a_shutdown_hands_over_at_once_after_the_work_has_ended(on_cluster):
             assert not one.terms[0].valid()
             await stopping
 
-    on_cluster(test)
+    on_any_cluster(test)
 
 
-def test_who_is_killed_is_followed_after_the_lease_has_run_out(on_cluster):
+def test_who_is_killed_is_followed_after_the_lease_has_run_out(on_any_cluster):
     async def test(cluster: Any) -> None:
         timing = Timing(duration=1.0, deadline=0.35, renew=0.05, poll=0.05)
         async with replicas(cluster, "one", "two", timing=timing) as (one, two):
             await one.kill()
             assert 0.7 < await cluster.until(lambda: two.working) < 2.0
 
-    on_cluster(test)
+    on_any_cluster(test)
 
 
 @pytest.mark.parametrize("how", ["refused", "conflicts", "hanging", "forbidden"])
