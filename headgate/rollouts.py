@@ -59,14 +59,14 @@ async def routemaps(client: Client, namespace: str | None) -> list[str]:
     return sorted(f"{one['metadata']['namespace']}/{_application(one['metadata']['name'])}" for one in found)
 
 
-async def find(client: Client, namespace: str, name: str) -> Object:
+async def find(client: Client, namespace: str, name: str, *, to_edit: bool = False) -> Object:
     """The rollout, or a Failure that says what was probably meant."""
     try:
         return await client.get(path(namespace, name))
     except ApiFault as fault:
         if fault.status != 404 or not about_an_object(fault):
             raise
-    raise await _missing(client, namespace, name)
+    raise await _missing(client, namespace, name, to_edit)
 
 
 async def events(client: Client, raw: Mapping[str, Any], most: int = 10) -> list[Object]:
@@ -109,7 +109,7 @@ async def change(
     dry_run: bool = False,
 ) -> Made:
     """Write what `make` makes of the object, which may raise to refuse it."""
-    first = raw = await find(client, namespace, name)
+    first = raw = await find(client, namespace, name, to_edit=True)
     by = ""
     for attempt in range(_ATTEMPTS):
         if races := raced(first, raw):
@@ -291,14 +291,17 @@ async def _write(
         raise Failure(f"the API server at {client.url} does not answer: {lost}", hint) from None
 
 
-async def _missing(client: Client, namespace: str, name: str) -> Failure:
+async def _missing(client: Client, namespace: str, name: str, to_edit: bool) -> Failure:
     """The failure that helps most: a routemap of that name, the same name elsewhere, a name like it."""
     from headgate.documents import unknown
 
     wanted = f"{namespace}/{name}"
     if wanted in await routemaps(client, namespace):
+        origin = f"{wanted} comes from an Iter8 routemap (ConfigMap {wanted}{SUFFIX})"
+        if not to_edit:
+            return Failure(f"{origin}, which has no status", "ask a control plane with --url", exit_code=BAD_INPUT)
         return Failure(
-            f"{wanted} comes from an Iter8 routemap (ConfigMap {wanted}{SUFFIX}), which this command does not edit",
+            f"{origin}, which this command does not edit",
             "set weights in your values and run: headgate template -f values.yaml --set templateName=modify-weights "
             "| kubectl apply -f -; or annotate a resource of the version: iter8.tools/weight",
             exit_code=BAD_INPUT,

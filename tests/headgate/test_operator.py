@@ -596,6 +596,10 @@ def test_a_routemap_is_changed_by_its_values(kube: Kube) -> None:
         "templateName=modify-weights | kubectl apply -f -"
     )
     assert result.exit_code == 2
+    assert kube.run("describe", "wisdom", "-n", "default").stderr == (
+        "error: default/wisdom comes from an Iter8 routemap (ConfigMap default/wisdom-routemap), which has no status "
+        "(ask a control plane with --url)\n"
+    )
     assert "from Iter8 routemaps, without a status here (ask with --url): default/wisdom\n" in (
         kube.run("status", "-n", "default").stdout
     )
@@ -852,6 +856,15 @@ def test_where_manifests_are_in_a_folder_a_change_says_what_to_edit(answers, now
         run("weights", "iris", "v1=1", HEADGATE_URL=url),
     ):
         assert (result.exit_code, result.stderr) == (1, expected)
+
+
+def test_a_control_plane_of_a_cluster_is_no_folder(answers) -> None:
+    url, said = answers
+    said["/models/default/iris"] = 200, json.dumps({"where": "ModelRollout default/iris"})
+    assert run("abort", "iris", "--url", url).stderr == (
+        "error: default/iris is kept in a cluster (ModelRollout default/iris) "
+        "(leave out --url and choose the cluster with --context)\n"
+    )
 
 
 def test_a_change_names_both_ways_when_there_is_none(nowhere: str) -> None:
