@@ -6,16 +6,18 @@ import json
 import os
 import re
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
+import trustme
 import yaml
 from charts import CHART, DEPLOY, VALUES, Object, is_hook, key, named, notes, of_kind, render
 from helm_python import chart as helm
 from helm_python.errors import HelmError
 
-from headgate.config import Config
+from headgate.config import Config, read
 
 OLDEST, NEWEST = "1.30", "1.37"
 NOT_BUILT_IN = {"Certificate", "Issuer", "ServiceMonitor"}
@@ -248,15 +250,24 @@ def configuration(values: Object) -> Any:
 
 
 @every_value_set
-def test_the_control_plane_takes_its_configuration(values: Object) -> None:
-    made = configuration(values)
-    for listener in [one for gateway in made.get("gateways", ()) for one in gateway["listeners"]]:
-        listener.pop("tls", None)  # files that are not here
-    made["xds"].pop("tls", None)
-    config = Config.model_validate(made, context={})
+def test_the_control_plane_takes_its_configuration(values: Object, tmp_path: Path) -> None:
+    """With certificates where the Secrets are mounted."""
+    authority = trustme.CA()
+    for folder in ("xds", "listeners/https"):
+        issued = authority.issue_cert("headgate")
+        (tmp_path / folder).mkdir(parents=True)
+        issued.private_key_pem.write_to_path(tmp_path / folder / "tls.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / folder / "tls.crt")
+        authority.cert_pem.write_to_path(tmp_path / folder / "ca.crt")
+    text = named(render(values), "ConfigMap", "headgate")["data"]["headgate.yaml"]
+    (tmp_path / "headgate.yaml").write_text(text.replace("/etc/headgate-tls", str(tmp_path)))
+
+    config = read(tmp_path / "headgate.yaml")
+    assert isinstance(config, Config), config
     assert (config.xds.port, config.http.port, config.http.address) == (18000, 18001, "0.0.0.0")
+    assert (config.xds.tls is not None) is ("tls" in values)
     assert config.kubernetes.enabled
-    assert config.kubernetes.namespace == (values.get("watchNamespace") or None)
+    assert config.kubernetes.namespace == values.get("watchNamespace")
 
 
 def test_what_the_values_say_stands_in_the_configuration() -> None:

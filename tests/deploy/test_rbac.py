@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from charts import VALUES, Object, is_hook, key, named, of_kind, render
+from charts import NAMESPACE, VALUES, Object, is_hook, key, named, of_kind, render
+from kubedouble import ApiServer, User
+from kubedouble.rbac import Action, allowed
 
 from router.cluster.resource import BUILT_IN
 
@@ -111,3 +113,56 @@ def test_two_releases_in_two_namespaces_share_no_object_of_the_cluster() -> None
     )
     assert first
     assert not first & second
+
+
+# Bound to whom
+
+
+class Cluster:
+    """A release's Roles and bindings, asked as the API server asks them."""
+
+    def __init__(self, values: Object, *, uninstalling: bool = False) -> None:
+        self._server = ApiServer()
+        for name in (NAMESPACE, "models", "other"):
+            self._server.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        for one in render(values):
+            if one["apiVersion"].startswith("rbac.") and is_hook(one) is uninstalling:
+                self._server.create(one)
+
+    def may(
+        self, account: str, verb: str, group: str, resource: str, namespace: str = "", subresource: str = ""
+    ) -> bool:
+        user = User.service_account(NAMESPACE, account)
+        return allowed(self._server.storage, user, Action(verb, group, resource, namespace, "", subresource))
+
+
+def test_the_control_plane_may_watch_all_namespaces_and_meets_in_its_own() -> None:
+    cluster = Cluster({})
+    for group, resource in watched():
+        assert all(cluster.may("headgate", verb, group, resource) for verb in READ), resource
+    assert cluster.may("headgate", "patch", "headgate.dev", "modelrollouts", "other", "status")
+    assert not cluster.may("headgate", "patch", "headgate.dev", "modelrollouts", "other")
+    assert cluster.may("headgate", "update", "coordination.k8s.io", "leases", NAMESPACE)
+    assert not cluster.may("headgate", "update", "coordination.k8s.io", "leases", "other")
+    assert not cluster.may("headgate", "delete", "serving.kserve.io", "inferenceservices", "other")
+    assert not cluster.may("headgate-gateway", "list", "headgate.dev", "modelrollouts")
+
+
+def test_namespaced_it_sees_one_namespace() -> None:
+    cluster = Cluster({"scope": "namespaced", "watchNamespace": "models"})
+    for group, resource in watched():
+        assert all(cluster.may("headgate", verb, group, resource, "models") for verb in READ), resource
+        assert not cluster.may("headgate", "list", group, resource, "other")
+        assert not cluster.may("headgate", "list", group, resource)
+    assert cluster.may("headgate", "create", "", "events", "models")
+    assert cluster.may("headgate", "create", "coordination.k8s.io", "leases", NAMESPACE)
+    assert not cluster.may("headgate", "create", "coordination.k8s.io", "leases", "models")
+
+
+@pytest.mark.parametrize("scope", ["cluster", "namespaced"])
+def test_while_uninstalling_only_the_job_may_write(scope: str) -> None:
+    cluster = Cluster({"scope": scope}, uninstalling=True)
+    assert cluster.may("headgate-uninstall", "patch", "serving.kserve.io", "inferenceservices", NAMESPACE)
+    assert cluster.may("headgate-uninstall", "list", "apps", "deployments", NAMESPACE)
+    assert not cluster.may("headgate", "patch", "serving.kserve.io", "inferenceservices", NAMESPACE)
+    assert not cluster.may("headgate", "update", "coordination.k8s.io", "leases", NAMESPACE)
