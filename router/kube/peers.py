@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Protocol
 from urllib.parse import urlencode
 
@@ -78,22 +78,33 @@ class Peers:
 
 
 def queries(models: Collection[str], clusters: Collection[str]) -> Iterator[str]:
-    """The question as one or more query strings, none of them too long.
-
-    A cluster is only known together with its model, so that each goes with all models of its part.
-    """
-    parts: list[list[tuple[str, str]]] = [[]]
+    """The question as one or more query strings, none of them too long. A cluster always comes with its model."""
+    part: dict[tuple[str, str], None] = {}
     length = 0
+    for pairs in _questions(models, clusters):
+        new = [pair for pair in pairs if pair not in part]
+        if part and (length + _length(new) > _LENGTH or len(part) + len(new) > _PARAMETERS):
+            yield _query(part)
+            part, length, new = {}, 0, pairs
+        part.update(dict.fromkeys(new))
+        length += _length(new)
+    yield _query(part)
+
+
+def _questions(models: Collection[str], clusters: Collection[str]) -> Iterator[list[tuple[str, str]]]:
+    """What has to be asked together: a model, or one of the clusters that are named after it, and the model."""
     for model, own in _by_model(models, clusters):
-        for start in range(0, max(1, len(own)), _PARAMETERS - 1):
-            pairs = [("model", model), *(("cluster", one) for one in own[start : start + _PARAMETERS - 1])]
-            size = len(urlencode(pairs)) + 1
-            if parts[-1] and (length + size > _LENGTH or len(parts[-1]) + len(pairs) > _PARAMETERS):
-                parts.append([])
-                length = 0
-            parts[-1] += pairs
-            length += size
-    return (urlencode(pairs, safe="/~") for pairs in parts)
+        yield [("model", model)]
+        for cluster in own:
+            yield [("model", model), ("cluster", cluster)]
+
+
+def _length(pairs: Collection[tuple[str, str]]) -> int:
+    return sum(len(_query([pair])) + 1 for pair in pairs)
+
+
+def _query(pairs: Iterable[tuple[str, str]]) -> str:
+    return urlencode(list(pairs), safe="/")
 
 
 def _by_model(models: Collection[str], clusters: Collection[str]) -> Iterator[tuple[str, list[str]]]:
