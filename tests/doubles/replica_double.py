@@ -83,6 +83,7 @@ class Envoys:
     """A Fleet: the Envoys of some replicas, each with what it has applied. They apply when told, or at once."""
 
     def __init__(self, replica: OneReplica, identity: str = "us") -> None:
+        self.identity = identity
         self.replicas = {identity: replica}
         self.nodes: dict[str, dict[str, dict[str, str]]] = {identity: {}}
         self.words: dict[str, str] = {}
@@ -90,7 +91,9 @@ class Envoys:
         self.prompt = False
         self.asked: list[frozenset[str]] = []
 
-    def join(self, *names: str, identity: str = "us", replica: OneReplica | None = None) -> None:
+    def join(self, *names: str, identity: str | None = None, replica: OneReplica | None = None) -> None:
+        """Connect to the replica of that name, by default our own."""
+        identity = identity or self.identity
         if replica is not None:
             self.replicas[identity] = replica
         self.nodes.setdefault(identity, {}).update({name: {} for name in names})

@@ -25,6 +25,7 @@ from kubedouble.resource import Resource
 Object = dict[str, Any]
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 LOOPBACK = "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+_NEGATIVE = "must be greater than or equal to 0"
 _SELECTORLESS = "empty selector is invalid for "
 _STATEFULSET = (
     "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
@@ -172,6 +173,12 @@ def faults(resource: Resource, obj: Object, old: Object | None) -> Iterator[Caus
                 yield invalid_value(f"spec.{name}", spec[name], why)
     elif plural == "endpointslices":
         yield from _slice_faults(obj, old)
+    elif plural == "endpoints":
+        for index, subset in enumerate(obj.get("subsets") or ()):
+            for number, address in enumerate(subset.get("addresses") or ()):
+                kind = "IPv6" if ":" in address.get("ip", "") else "IPv4"
+                for fault in _address_faults(kind, address.get("ip", "")):
+                    yield invalid_value(f"subsets[{index}].addresses[{number}].ip", address.get("ip", ""), fault)
     elif plural == "events" and resource.group:
         for part in (
             ("eventTime", "reportingController", "reportingInstance", "action", "reason") if old is None else ()
@@ -186,6 +193,25 @@ def faults(resource: Resource, obj: Object, old: Object | None) -> Iterator[Caus
             involved == "" and obj["metadata"].get("namespace") == "default"
         ):
             yield invalid_value("involvedObject.namespace", involved, "does not match event.namespace")
+
+
+def status_faults(obj: Object) -> Iterator[Cause]:
+    """What a write to the status of a workload may not say."""
+    status = obj.get("status") or {}
+    for part in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"):
+        if isinstance(count := status.get(part), int) and count < 0:
+            yield invalid_value(f"status.{part}", count, _NEGATIVE)
+    if obj.get("kind") not in ("Deployment", "StatefulSet"):
+        return
+    for part, bound in (
+        ("updatedReplicas", "replicas"),
+        ("readyReplicas", "replicas"),
+        ("availableReplicas", "replicas"),
+        ("availableReplicas", "readyReplicas"),
+    ):
+        if status.get(part, 0) > status.get(bound, 0):
+            said = "status.replicas" if bound == "replicas" else bound
+            yield invalid_value(f"status.{part}", status[part], f"cannot be greater than {said}")
 
 
 def _data_faults(plural: str, obj: Object, old: Object | None) -> Iterator[Cause]:
@@ -307,7 +333,14 @@ def _workload_faults(plural: str, obj: Object, old: Object | None) -> Iterator[C
     spec = obj.get("spec") or {}
     replicas = spec.get("replicas", 1)
     if isinstance(replicas, int) and replicas < 0:
-        yield invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
+        yield invalid_value("spec.replicas", replicas, _NEGATIVE)
+    if isinstance(seconds := spec.get("minReadySeconds"), int) and seconds < 0:
+        yield invalid_value("spec.minReadySeconds", seconds, _NEGATIVE)
+    strategy = spec.get("strategy") or {}
+    if plural == "deployments" and strategy.get("type") not in ("Recreate", "RollingUpdate"):
+        yield unsupported("spec.strategy.type", strategy.get("type"), ("Recreate", "RollingUpdate"))
+    if strategy.get("type") == "Recreate" and strategy.get("rollingUpdate"):
+        yield forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
     selector = spec.get("selector")
     labels = (spec.get("template", {}).get("metadata") or {}).get("labels") or {}
     mismatch = invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")

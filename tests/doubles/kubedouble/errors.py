@@ -65,8 +65,9 @@ def no_such_path() -> ApiError:
     return NoPage(404, None, "404 page not found\n")
 
 
-def already_exists(resource: Resource, name: str) -> ApiError:
-    return ApiError(409, "AlreadyExists", f'{resource.qualified} "{name}" already exists', _about(resource, name))
+def already_exists(resource: Resource, name: str, *, terminating: bool = False) -> ApiError:
+    message = f'{"object is being deleted: " if terminating else ""}{resource.qualified} "{name}" already exists'
+    return ApiError(409, "AlreadyExists", message, _about(resource, name))
 
 
 def conflict(resource: Resource, name: str, why: str = MODIFIED) -> ApiError:

@@ -194,6 +194,8 @@ class Cluster:
         for name in _ROLES:
             for document in yaml.safe_load_all((ROOT / name).read_text()):
                 if document and document.get("kind") in _INSTALLED:
+                    if not document["kind"].startswith("Cluster"):
+                        document["metadata"].setdefault("namespace", NAMESPACE)  # as the overlay does
                     self.apply(document)
 
     def install_crd(self, definition: Object) -> None:

@@ -139,6 +139,30 @@ def type_faults(value: Any, schema: Schema, path: str = "", owner: str = "") -> 
             yield from type_faults(each, schema.get("items", {}), path, owner)
 
 
+def kind_faults(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
+    """How server-side apply complains of values of the wrong kind."""
+    schema = resolve(schema)
+    wanted = {"object": "map", "array": "list", "string": "string", "boolean": "boolean"}.get(
+        schema.get("type", ""), ""
+    )
+    wanted = "numeric (int or float)" if schema.get("type") in ("integer", "number") else wanted
+    if value is None or schema.get(PRESERVE) or schema.get(INT_OR_STRING) or "oneOf" in schema:
+        return
+    if wanted and not _is(value, schema["type"]):
+        found = {dict: "map", list: "list", str: "string", bool: "boolean"}.get(type(value), "numeric")
+        yield f"{path}: expected {wanted}, got {found}"
+        return
+    if isinstance(value, dict):
+        extra = schema.get("additionalProperties")
+        for key, each in value.items():
+            part = schema.get("properties", {}).get(key) or (extra if isinstance(extra, dict) else None)
+            if part is not None:
+                yield from kind_faults(each, part, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from kind_faults(each, schema.get("items", {}), f"{path}[{index}]")
+
+
 def _go_type(schema: Schema, name: str) -> str:
     wanted = schema.get("type", "")
     if wanted == "array":

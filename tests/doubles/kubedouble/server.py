@@ -324,6 +324,9 @@ class ApiServer:
                 user = User(spec.get("user", ""), tuple(spec.get("groups") or ()))
             wanted = spec.get("resourceAttributes") or {}
             names = ("verb", "group", "resource", "namespace", "name", "subresource")
+            if at.resource.kind == "SubjectAccessReview" and not user.name and not user.groups:
+                why = "at least one of user or group must be specified"
+                raise errors.invalid(at.resource, "", [invalid_value("spec.user", "", why)])
             action = Action(*(wanted.get(name, "") for name in names))
             path = (spec.get("nonResourceAttributes") or {}).get("path")
             allowed = not self._rbac or rbac.allowed(self.storage, user, action) or path in (*_HEALTH, "/version")
@@ -465,6 +468,8 @@ class ApiServer:
         if at.resource.key == ("", "namespaces") and at.name and not options.dry_run:
             self.garbage.finish_namespace(at.name)
         response = self._object(request, at, stored, 201 if created else 200)
+        if at.resource.key == ("", "endpoints"):
+            options.warnings.append("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
         for warning in options.warnings:
             said = warning.replace("\\", "\\\\").replace('"', '\\"')
             response.headers.add("Warning", f'299 - "{said}"')

@@ -75,8 +75,8 @@ class Writes:
             obj["metadata"] = schema.drop_nulls(obj["metadata"])
         obj.setdefault("metadata", {})
         about = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-        judged = {"metadata": obj["metadata"]} if resource.custom else obj
-        shape = {"properties": {"metadata": OBJECT_META}} if resource.custom else resource.schema
+        judged = obj["metadata"] if resource.custom else obj
+        shape = OBJECT_META if resource.custom else resource.schema
         if wrong := next(schema.type_faults(judged, shape, owner=resource.kind), None):
             if patched:
                 raise errors.invalid_patch(encode(obj).decode(), wrong)
@@ -104,7 +104,7 @@ class Writes:
                 raise errors.invalid(resource, _name(obj), [metadata.invalid_value("kind", kind, why)])
             if version != resource.api_version:
                 raise errors.bad_request(
-                    f"the API version in the data ({version}) does not match the expected API version "
+                    f"the API version in the data ({version or ''}) does not match the expected API version "
                     f"({resource.api_version})"
                 )
         elif kind and (kind != resource.kind or (version and version != resource.api_version)):
@@ -156,8 +156,9 @@ class Writes:
             self._refuse_namespace(resource, namespace, name)
         self._refuse_invalid(resource, obj, None)
         schema.normalise(obj, resource.schema)
-        if self.storage.get(resource.key, (namespace, name)):
-            raise errors.already_exists(resource, name)
+        if same := self.storage.get(resource.key, (namespace, name)):
+            terminating = "deletionTimestamp" in same.data["metadata"]
+            raise errors.already_exists(resource, name, terminating=terminating)
         if revision not in (None, "", "0"):
             raise errors.ApiError(500, None, "resourceVersion should not be set on objects to be created")
         if resource.key == crd.CRDS:
@@ -202,8 +203,8 @@ class Writes:
             found += schema.faults(judged, {**resource.schema, "properties": properties}, "", before)
         elif resource.key == crd.CRDS:
             found += crd.faults(obj, old)
-        elif not status:
-            found += builtins.faults(resource, obj, old)
+        else:
+            found += builtins.status_faults(obj) if status else builtins.faults(resource, obj, old)
         if self.loopback_endpoints:
             found = [cause for cause in found if not cause.message.endswith(builtins.LOOPBACK)]
         if found:
@@ -289,8 +290,8 @@ class Writes:
         wanted = copy.deepcopy(sent)
         wanted.setdefault("metadata", {})
         wanted, unknown = schema.prune(wanted, resource.schema, root=True)
-        if unknown:
-            message = f".{unknown[0]}: field not declared in schema"
+        message = f".{unknown[0]}: field not declared in schema" if unknown else ""
+        if message := message or next(schema.kind_faults(wanted, resource.schema), ""):
             group = resource.api_version if resource.group else f"/{resource.version}"
             about = f"{namespace}/{name}; {group}, Kind={resource.kind}"
             raise errors.ApiError(500, None, f"failed to create typed patch object ({about}): {message}")
