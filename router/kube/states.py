@@ -35,6 +35,10 @@ class States:
         self._states.pop(model, None)
         self._ahead.discard(model)
 
+    def ahead(self, model: str) -> bool:
+        """Whether the memory is newer than what the watch has shown."""
+        return model in self._ahead
+
     def lead(self, leading: bool) -> None:
         """Tell when this replica begins or ceases to write. From then on the others' word counts, or no longer."""
         self.leading = leading
