@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from router.cluster import backend
 from router.cluster.resource import ResourceType, resource_types
 from router.documents import decode, documents
 from router.hints import path_text
@@ -157,6 +158,10 @@ class ModelMesh(Part):
     service: Label = "modelmesh-serving"
     namespace: Label = "modelmesh-serving"
     port: Annotated[int, Strict(), Field(ge=1, le=65535)] = 8033
+
+    @property
+    def found(self) -> backend.ModelMesh:
+        return backend.ModelMesh(self.service, self.namespace, self.port)
 
 
 class Kubernetes(Part):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
@@ -12,6 +15,12 @@ from router.engine import ModelStatus
 from router.replica import Load, Progress, Report
 from xds.fleet import Fleet
 from xds.ir import ModelPlan
+
+
+def identity() -> str:
+    """A name for this process that no other replica has, nor it after a restart."""
+    return f"{os.environ.get('HOSTNAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+
 
 WATCHED = 5.0
 """Seconds for which a cluster's load is asked of the Envoys after somebody wanted to know it."""

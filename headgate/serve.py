@@ -1,7 +1,8 @@
-"""The control plane, put together: folder -> store -> engine -> sink -> caches -> Envoys, and HTTP beside it.
+"""The control plane, put together: source -> store -> engine -> sink -> caches -> Envoys, and HTTP beside it.
 
 ```
- manifests ─► Folder ─► Store ─► Engine ─► Sink ─► Cache per gateway ─► XdsServer ─► Envoys
+ manifests ─► Folder ─┐
+ cluster ─► Kubernetes┴► Store ─► Engine ─► Sink ─► Cache per gateway ─► XdsServer ─► Envoys
              probes ──────┘                            ▲                    │
        certificates ───────────────────────────────────┘   HTTP ◄── Status ─┘
 ```
@@ -27,12 +28,16 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from headgate.certificates import Certificates
+from headgate.cluster import ClusterParts
 from headgate.config import Config
 from headgate.http import HttpServer
+from headgate.replica import LocalReplica, identity
 from headgate.sink import Sink
 from headgate.status import Status
 from router.engine import Engine
 from router.hints import counted
+from router.kube.client import connect
+from router.kube.states import States
 from router.probe import Prober
 from router.sources.folder import Folder
 from router.state_file import StateFile
@@ -71,20 +76,31 @@ class ControlPlane:
         self.store = Store()
         self.sink = Sink(gateways.values())
         self._state = StateFile(config.state_path) if config.state_path is not None else None
-        self.engine = Engine(self.store, self.sink, gateways=gateways, states=self._state, hold=True)
+        self._states = States() if config.kubernetes.enabled else None
+        self.engine = Engine(self.store, self.sink, gateways=gateways, states=self._states or self._state, hold=True)
         self._server = XdsServer(
             self.sink.caches,
             address=config.xds.address,
             port=config.xds.port,
             tls=_server_tls(config),
             keepalive=config.xds.keepalive,
+            on_progress=self._progress,
             metrics=XdsMetrics(self.registry),
         )
         self.status = Status(self.store, self.engine, self.sink, self.fleet)
+        self.replica = LocalReplica(identity(), self.engine, self.sink, self.fleet, self._server.loads)
         self._http = HttpServer(
-            self.status, self.registry, self.checks, address=config.http.address, port=config.http.port
+            self.status,
+            self.registry,
+            self.checks,
+            address=config.http.address,
+            port=config.http.port,
+            replica=self.replica,
+            notes=self.notes,
         )
-        self._checks = {"manifests loaded": False, "readiness known": False, "xDS port open": False}
+        self._cluster: ClusterParts | None = None
+        self._loaded = "cluster read" if config.kubernetes.enabled else "manifests loaded"
+        self._checks = {self._loaded: False, "readiness known": False, "xDS port open": False}
         self._stack = AsyncExitStack()
 
     @property
@@ -104,6 +120,14 @@ class ControlPlane:
         """What `/readyz` asks."""
         return dict(self._checks)
 
+    def notes(self) -> Mapping[str, str]:
+        """What `/readyz?verbose` tells besides."""
+        return self._cluster.notes() if self._cluster is not None else {}
+
+    def _progress(self, gateway: str, models: frozenset[str]) -> None:
+        if self._cluster is not None:
+            self._cluster.progress(models)
+
     async def start(self) -> None:
         """Open HTTP, load the manifests, learn who is ready, and only then let Envoys in."""
         http, xds = self.config.http, self.config.xds
@@ -111,14 +135,19 @@ class ControlPlane:
         async with _alone(CannotListen), AsyncExitStack() as stack:
             await _listen("HTTP", self._http.start, http.address, http.port)
             stack.push_async_callback(self._http.stop)
-            loaded = await self._run_parts(stack)
+            group = await stack.enter_async_context(_Tasks())
+            loaded = await self._run_parts(group, stack)
             await loaded.wait()
-            self._checks["manifests loaded"] = True
+            self._checks[self._loaded] = True
             await self.engine.settled(READINESS_KNOWN_WITHIN)
             self._checks["readiness known"] = True
             await _listen("xDS", self._server.start, xds.address, xds.port)
             stack.push_async_callback(self._server.stop)
             self._checks["xDS port open"] = True
+            self.replica.begin()
+            if self._cluster is not None:
+                taking_part = await stack.enter_async_context(_Tasks())
+                taking_part.create_task(self._cluster.run(self.http_port))
             self._stack = stack.pop_all()
 
     async def stop(self) -> None:
@@ -135,11 +164,19 @@ class ControlPlane:
         self._checks = dict.fromkeys(self._checks, False)
         await self._stack.__aexit__(kind, error, trace)
 
-    async def _run_parts(self, stack: AsyncExitStack) -> asyncio.Event:
-        """Start every task; returns what tells that the manifests are loaded."""
+    async def _run_parts(self, group: asyncio.TaskGroup, stack: AsyncExitStack) -> asyncio.Event:
+        """Start every task; returns what tells that all rollouts are loaded."""
         config, loaded = self.config, asyncio.Event()
         parts: list[Coroutine[Any, Any, None]] = []
-        if config.manifests is not None:
+        if self._states is not None:
+            section = config.kubernetes
+            client = await stack.enter_async_context(
+                await connect(kubeconfig=section.kubeconfig, context=section.context)
+            )
+            self._cluster = ClusterParts(config, client, self._states, self.store, self.engine, self.replica)
+            loaded = self._cluster.source.loaded
+            parts.append(self._cluster.source.run(self.store))
+        elif config.manifests is not None:
             folder = Folder(config.manifests, hold=config.mass_deletion_hold)
             loaded = folder.loaded
             parts.append(folder.run(self.store))
@@ -153,10 +190,27 @@ class ControlPlane:
         parts.append(Prober(self.store, concurrency=config.probes.concurrency).run())
         if self._state is not None:
             parts.append(self._state.run(self.store))
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        tasks = [group.create_task(part) for part in parts]
-        stack.callback(lambda: [task.cancel() for task in tasks])
+        for part in parts:
+            group.create_task(part)
         return loaded
+
+
+class _Tasks(asyncio.TaskGroup):
+    """A TaskGroup whose tasks are cancelled when its block is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mine: list[asyncio.Task[Any]] = []
+
+    def create_task(self, coro: Any, **more: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = super().create_task(coro, **more)
+        self._mine.append(task)
+        return task
+
+    async def __aexit__(self, *error: Any) -> None:
+        for task in self._mine:
+            task.cancel()
+        await super().__aexit__(*error)
 
 
 @contextlib.asynccontextmanager

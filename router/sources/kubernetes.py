@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.cluster.backend import ModelMesh
+from router.cluster.drain import FINALIZER
 from router.cluster.endpoints import service_key
 from router.cluster.objects import Object, mapping, part, text
 from router.cluster.resolve import UNPROTECTED, References, Resolved, resolve, resolve_routemap
@@ -39,7 +40,6 @@ from router.store import Dirty, Store
 
 log = logging.getLogger(__name__)
 
-FINALIZER = "headgate.dev/drain"
 ROLLOUTS = "/apis/headgate.dev/v1alpha1/modelrollouts"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 CONFIGMAPS = "/api/v1/configmaps"
@@ -185,8 +185,8 @@ class Kubernetes:
     # What changes
 
     def _rollout_changed(self, key: str, obj: Object | None) -> None:
-        if obj is not None and self._on_status is not None:
-            self._on_status(key, mapping(obj, "status"))
+        if obj is not None and self._on_status is not None and self._on_status(key, mapping(obj, "status")):
+            self._store.mark(key)
         self._mark(key)
         for follower in self._rollout_followers:
             follower(key)

@@ -142,7 +142,7 @@ def test_help_is_instant() -> None:
         ),
         (
             ["serve"],
-            "error: no folder of manifests: give --manifests, or manifests in the configuration "
+            "error: no rollouts: give --manifests or --kubernetes, or either in the configuration "
             "(see 'headgate serve --help')\n",
         ),
         (

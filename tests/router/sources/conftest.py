@@ -14,9 +14,10 @@ import yaml
 from kubedouble import ApiServer
 from kubedouble.errors import ApiError
 
+from router.cluster.drain import FINALIZER
 from router.engine import Engine
 from router.kube.client import connect
-from router.sources.kubernetes import FINALIZER, Kubernetes
+from router.sources.kubernetes import Kubernetes
 from router.store import Store
 from xds.ir import Gateway, ModelPlan
 
