@@ -149,7 +149,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """All of one model's traffic. `name` is "namespace/name"; routes are tried in order; the last one matches all."""
+    """All of one model's traffic. `name` is "namespace/name"; routes are tried in order; the last one matches all.
+
+    Without hosts and routes it lingers: its backends are kept for the requests that are under way there.
+    """
 
     name: str
     gateway: str
@@ -158,6 +161,8 @@ class ModelPlan:
     backends: tuple[Backend, ...]
 
     def __post_init__(self) -> None:
+        if self.hosts and not self.routes:
+            raise ValueError(f"{self.name} has hosts, but no routes: its users would get 404")
         known = {backend.name for backend in self.backends}
         for route in self.routes:
             named = [target.backend for target in route.targets] + [mirror.backend for mirror in route.mirrors]

@@ -10,8 +10,10 @@ from typing import Any
 
 import envoy_data_plane.envoy.config.route.v3
 import envoy_data_plane.envoy.extensions.clusters.dns.v3
+import envoy_data_plane.envoy.extensions.filters.http.lua.v3
 import envoy_data_plane.envoy.extensions.filters.http.on_demand.v3
 import envoy_data_plane.envoy.extensions.filters.http.router.v3
+import envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3
 import envoy_data_plane.envoy.extensions.transport_sockets.tls.v3
 import envoy_data_plane.envoy.extensions.upstreams.http.v3  # noqa: F401  (an Any opens only to types that are loaded)
 from betterproto2 import Casing

@@ -33,6 +33,7 @@ from xds.ir import (
 from xds.resources import Resource, Resources, Type
 from xds.translate_cluster import assignment, cluster
 from xds.translate_listener import api_listener, listener
+from xds.translate_rewrite import rewritten_copies
 from xds.translate_route import route_configuration, scope
 from xds.translate_secret import secret, validation_context
 
@@ -40,13 +41,17 @@ __all__ = ["secret", "translate", "translate_gateway", "validation_context", "wa
 
 
 def translate(plan: ModelPlan, *, on_demand: bool = False) -> Resources:
-    """Return all of the model's resources. `on_demand`: Envoy fetches the routes with the first request for a host."""
+    """Return all of the model's resources. `on_demand`: Envoy fetches the routes with the first request for a host.
+
+    A plan without routes keeps its clusters with their endpoints, for the requests that are under way there.
+    """
+    copies = rewritten_copies(plan.routes)
     return {
-        Type.CLUSTER: _by_name(cluster(plan.name, backend) for backend in plan.backends),
+        Type.CLUSTER: _by_name(cluster(plan.name, backend, backend.name in copies) for backend in plan.backends),
         Type.ENDPOINT: _by_name(assignment(backend) for backend in plan.backends if not backend.dns),
         Type.LISTENER: _by_name(api_listener(host, plan.name) for host in plan.hosts),
         Type.SCOPE: _by_name(scope(host, plan.name, on_demand) for host in plan.hosts),
-        Type.ROUTE: _by_name((route_configuration(plan),)),
+        Type.ROUTE: _by_name((route_configuration(plan),) if plan.routes else ()),
     }
 
 
@@ -64,8 +69,8 @@ def warm_up() -> None:
         headers=tuple(HeaderMatch("x", kind, "x") for kind in kinds),
         query=tuple(QueryMatch("x", kind, "x") for kind in kinds),
     )
-    mirror = Mirror("x", 1.0, "x", (("x", "x"),))
-    targets = (Target("x", WEIGHT_TOTAL, "x", (("x", "x"),), ("x",), (("x", "x"),)),)
+    mirror = Mirror("x", 1.0, "x", (("x", "x"),), "x", "/x")
+    targets = (Target("x", WEIGHT_TOTAL, "x", (("x", "x"),), ("x",), (("x", "x"),), "x"),)
     routes = tuple(
         Route("x", replace(match, path=PathMatch(kind, "/")), targets, (mirror,), hash_header="x") for kind in PathKind
     )

@@ -44,6 +44,7 @@ from xds import ir
 from xds.encode import embed, encode, entry, field
 from xds.resources import Resource
 from xds.translate_common import over_ads, pack, seconds
+from xds.translate_rewrite import copy_filters
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 METADATA = "headgate"
@@ -51,9 +52,12 @@ OUT_OF_THE_WAY = 1_000_000
 DNS_REFRESH = 5.0
 
 
-def cluster(model: str, backend: ir.Backend) -> Resource:
-    """Return the cluster. One that belongs to the model alone says so in its metadata, for access logs."""
-    body = _CLUSTER_NAME(backend.name) + _shape(backend.protocol, backend.connect_timeout, backend.dns)
+def cluster(model: str, backend: ir.Backend, rewritten: bool = False) -> Resource:
+    """Return the cluster. One that belongs to the model alone says so in its metadata, for access logs.
+
+    `rewritten`: it receives copies that bring a path of their own (see `xds.translate_rewrite`).
+    """
+    body = _CLUSTER_NAME(backend.name) + _shape(backend.protocol, backend.connect_timeout, backend.dns, rewritten)
     owner, _, version = backend.name.rpartition("/")
     if owner == model:
         body += _metadata(model, version.partition("~")[0])
@@ -68,7 +72,7 @@ def assignment(backend: ir.Backend) -> Resource:
 
 
 @lru_cache(maxsize=1024)
-def _shape(protocol: ir.Protocol, connect_timeout: float, dns: bool) -> bytes:
+def _shape(protocol: ir.Protocol, connect_timeout: float, dns: bool, rewritten: bool) -> bytes:
     """All of a cluster but its name, metadata and inline endpoints."""
     return encode(
         Cluster(
@@ -87,7 +91,7 @@ def _shape(protocol: ir.Protocol, connect_timeout: float, dns: bool) -> bytes:
                     )
                 ]
             ),
-            typed_extension_protocol_options={HTTP_OPTIONS: pack(_http_options(protocol))},
+            typed_extension_protocol_options={HTTP_OPTIONS: pack(_http_options(protocol, rewritten))},
             ignore_health_on_host_removal=True,
         )
     )
@@ -102,19 +106,21 @@ def _strict_dns() -> ClusterCustomClusterType:
     return ClusterCustomClusterType(name="envoy.clusters.dns", typed_config=pack(settings))
 
 
-def _http_options(protocol: ir.Protocol) -> HttpProtocolOptions:
+def _http_options(protocol: ir.Protocol, rewritten: bool) -> HttpProtocolOptions:
     http1, http2 = Http1ProtocolOptions(), Http2ProtocolOptions()
+    filters = copy_filters() if rewritten else []
     if protocol is ir.Protocol.AUTO:
         return HttpProtocolOptions(
             use_downstream_protocol_config=HttpProtocolOptionsUseDownstreamHttpConfig(
                 http_protocol_options=http1, http2_protocol_options=http2
-            )
+            ),
+            http_filters=filters,
         )
     if protocol is ir.Protocol.H2C:
         explicit = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
     else:
         explicit = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=http1)
-    return HttpProtocolOptions(explicit_http_config=explicit)
+    return HttpProtocolOptions(explicit_http_config=explicit, http_filters=filters)
 
 
 def _metadata(model: str, version: str) -> bytes:

@@ -37,10 +37,15 @@ def seconds(value: float) -> timedelta:
     return timedelta(seconds=value)
 
 
+def literal(value: str) -> str:
+    """Envoy reads `%` as the start of a command, so a plain one is written twice."""
+    return value.replace("%", "%%")
+
+
 def set_header(name: str, value: str) -> HeaderValueOption:
-    """Set a header, whatever was there. Envoy reads `%` as the start of a command, so a plain one is written twice."""
+    """Set a header, whatever was there."""
     return HeaderValueOption(
-        header=HeaderValue(key=name, value=value.replace("%", "%%")),
+        header=HeaderValue(key=name, value=literal(value)),
         append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
         keep_empty_value=not value,
     )

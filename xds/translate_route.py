@@ -35,11 +35,14 @@ from xds import ir
 from xds.encode import embed, encode, field
 from xds.resources import Resource
 from xds.translate_common import seconds, set_header
+from xds.translate_rewrite import arm_headers, copy_headers, copy_host, rewritten_copies, route_path
 
 
 def route_configuration(plan: ir.ModelPlan) -> Resource:
     """Return the model's routes: one virtual host for whatever host the scope let in."""
-    virtual_host = _HOST_NAME(plan.name) + _ANY_DOMAIN + b"".join([_ROUTE(_route(route)) for route in plan.routes])
+    copies = rewritten_copies(plan.routes)
+    routes = [_ROUTE(_route(route, plan.hosts, copies)) for route in plan.routes]
+    virtual_host = _HOST_NAME(plan.name) + _ANY_DOMAIN + b"".join(routes)
     body = _CONFIGURATION_NAME(plan.name) + _VIRTUAL_HOST(virtual_host) + _UNCHECKED
     return Resource.of(plan.name, body, refs=tuple(dict.fromkeys(_clusters(plan))))
 
@@ -61,22 +64,26 @@ def _clusters(plan: ir.ModelPlan) -> Iterator[str]:
         yield from (mirror.backend for mirror in route.mirrors)
 
 
-def _route(route: ir.Route) -> bytes:
+def _route(route: ir.Route, hosts: tuple[str, ...], copies: frozenset[str]) -> bytes:
     action = _WEIGHTED_CLUSTERS(
-        b"".join([_ARM(_arm(target)) for target in route.targets]) + (_BY_HASH if route.hash_header else b"")
+        b"".join([_ARM(_arm(target, route)) for target in route.targets]) + (_BY_HASH if route.hash_header else b"")
     )
     action += _action(route.timeout, route.idle_timeout, route.hash_header)
-    action += b"".join([_MIRROR(_mirror(mirror)) for mirror in route.mirrors])
+    if path := route_path(route):
+        action += _NEW_PATH(path)
+    action += b"".join([_MIRROR(_mirror(mirror, route, hosts, copies)) for mirror in route.mirrors])
     return _ROUTE_NAME(route.name) + _ROUTE_MATCH(_match(route.match)) + _ROUTE_ACTION(action)
 
 
-def _arm(target: ir.Target) -> bytes:
+def _arm(target: ir.Target, route: ir.Route) -> bytes:
     return (
         _ARM_NAME(target.backend)
         + _ARM_WEIGHT(target.weight)
+        + b"".join([_ARM_REQUEST(encode(header)) for header in arm_headers(target, route)])
         + _arm_headers(
             target.version, target.set_request_headers, target.remove_request_headers, target.set_response_headers
         )
+        + (_ARM_HOST(target.host_rewrite) if target.host_rewrite else b"")
     )
 
 
@@ -107,8 +114,14 @@ def _action(timeout: float, idle_timeout: float, hash_header: str | None) -> byt
     )
 
 
-def _mirror(mirror: ir.Mirror) -> bytes:
-    return _MIRROR_NAME(mirror.backend) + _mirror_shape(mirror.percent, mirror.set_request_headers)
+def _mirror(mirror: ir.Mirror, route: ir.Route, hosts: tuple[str, ...], copies: frozenset[str]) -> bytes:
+    host = copy_host(mirror, route, hosts)
+    return (
+        _MIRROR_NAME(mirror.backend)
+        + b"".join([_MIRROR_HEADER(encode(header)) for header in copy_headers(mirror, route, copies)])
+        + _mirror_shape(mirror.percent, mirror.set_request_headers)
+        + (_MIRROR_HOST(host) if host else b"")
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -200,6 +213,11 @@ _MIRROR_NAME = field(RouteActionRequestMirrorPolicy, "cluster")
 _ARM = embed(WeightedCluster, "clusters")
 _BY_HASH = encode(WeightedCluster(use_hash_policy=True))
 _ARM_NAME = field(WeightedClusterClusterWeight, "name")
+_ARM_HOST = field(WeightedClusterClusterWeight, "host_rewrite_literal")
+_MIRROR_HOST = field(RouteActionRequestMirrorPolicy, "host_rewrite_literal")
+_MIRROR_HEADER = embed(RouteActionRequestMirrorPolicy, "request_headers_mutations")
+_NEW_PATH = field(RouteAction, "path_rewrite")
+_ARM_REQUEST = embed(WeightedClusterClusterWeight, "request_headers_to_add")
 _ARM_WEIGHT = field(WeightedClusterClusterWeight, "weight")
 _SCOPE_ON_DEMAND = field(ScopedRouteConfiguration, "on_demand")
 _SCOPE_NAME = field(ScopedRouteConfiguration, "name")

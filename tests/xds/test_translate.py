@@ -103,6 +103,27 @@ PLANS: dict[str, ModelPlan] = {
             Backend(V2, ()),
         ),
     ),
+    "rewrite": plan(
+        Route(
+            "same-path",
+            header(StringMatch.EXACT),
+            (Target(V2, 10_000, "v2", host_rewrite="v2.test", path_rewrite="/v1/models/iris-2:predict"),),
+        ),
+        Route(
+            "split",
+            Match(),
+            (
+                Target(V1, 9_000, "v1", host_rewrite="v1.test", path_rewrite="/50%"),
+                Target(V2, 1_000, "v2", set_request_headers=(("x-note", "mine"),)),
+            ),
+            mirrors=(
+                Mirror(SHADOW, 20.0, "v2", host_rewrite="v2.test", path_rewrite="/v1/models/iris-2:predict"),
+                Mirror(SHADOW, 10.0, "v2"),
+            ),
+        ),
+        Route("only-the-copy", Match(), (Target(V1, 10_000, "v1"),), (Mirror(SHADOW, 1.0, "v2", (), "v2.test"),)),
+    ),
+    "lingering": ModelPlan(IRIS, "default", (), (), (SERVERS[V1],)),
     "every-match": plan(
         *(only(header(kind)) for kind in StringMatch),
         *(only(header(kind, invert=True)) for kind in StringMatch),
@@ -138,6 +159,18 @@ def test_envoy_gets_what_the_golden_file_says(case):
     assert got == yaml.safe_load(file.read_text())
 
 
+def test_a_plan_without_routes_keeps_its_clusters_and_endpoints_alone():
+    got = translate(PLANS["lingering"])
+    assert {kind for kind, named in got.items() if named} == {Type.CLUSTER, Type.ENDPOINT}
+    before = translate(PLANS["primary-alone"])
+    assert (got[Type.CLUSTER], got[Type.ENDPOINT]) == (before[Type.CLUSTER], before[Type.ENDPOINT])
+
+
+def test_hosts_without_routes_lead_nowhere():
+    with pytest.raises(ValueError, match="has hosts, but no routes"):
+        ModelPlan(IRIS, "default", ("iris.example.com",), (), (SERVERS[V1],))
+
+
 # The law: however it was joined, it reads as if it had been written in one piece.
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
@@ -166,7 +199,7 @@ def plans(draw: st.DrawFn) -> ModelPlan:
     ]
     any_backend = st.sampled_from([backend.name for backend in backends])
     routes = []
-    for _ in range(draw(st.integers(0, 2))):
+    for _ in range(draw(st.integers(1, 2))):
         cuts = sorted(draw(st.sets(st.integers(1, 9_999), max_size=2)))
         weights = [high - low for low, high in zip([0, *cuts], [*cuts, 10_000], strict=True)]
         targets = [
@@ -448,7 +481,9 @@ def renamed(model: ModelPlan, case: str) -> ModelPlan:
         for route in model.routes
     )
     backends = tuple(replace(backend, name=own(backend.name)) for backend in model.backends)
-    return replace(model, name=own(model.name), hosts=(f"{case}.example.com",), routes=routes, backends=backends)
+    return replace(
+        model, name=own(model.name), hosts=(f"{case}.example.com",) if routes else (), routes=routes, backends=backends
+    )
 
 
 def give_scopes_inline(listener: dict[str, Any], models: list[dict[str, dict[str, Any]]]) -> None:

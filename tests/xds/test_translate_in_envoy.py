@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -60,7 +60,7 @@ class Answer(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.server.requests.put({name.lower(): value for name, value in self.headers.items()})
+        self.server.requests.put({":path": self.path, **{name.lower(): v for name, v in self.headers.items()}})
         self.send_response(200)
         self.send_header("app-version", "mine")
         self.send_header("content-length", "0")
@@ -103,7 +103,33 @@ def by_header(kind: StringMatch, value: str = "", invert: bool = False) -> tuple
     return to_v2(Match(headers=(HeaderMatch("tier", kind, value, invert),)))
 
 
+def to_v1(**more: str) -> tuple[Target, ...]:
+    return (Target("m/v1", 10_000, "v1", **more),)
+
+
+def copied(**more: str) -> tuple[Mirror, ...]:
+    return (Mirror("m/v2~shadow", 100.0, "v2", **more),)
+
+
+HALF = {"host_rewrite": "v1.kserve", "path_rewrite": "/50%/v1:predict"}
+COPY = {"host_rewrite": "v2.kserve", "path_rewrite": "/v2:predict"}
 MODELS: dict[str, tuple[Route, ...]] = {
+    "new-host": (Route("all", Match(), to_v1(host_rewrite="v1.kserve")),),
+    "new-path": (Route("all", Match(), to_v1(path_rewrite="/50%/v1:predict")),),
+    "new-both": (Route("all", Match(), to_v1(**HALF), copied(**COPY)),),
+    "new-main": (Route("all", Match(), to_v1(**HALF), copied()),),
+    "new-copy": (Route("all", Match(), to_v1(), copied(**COPY)),),
+    "new-arms": (
+        Route(
+            "all",
+            Match(),
+            (
+                Target("m/v1", 5_000, "v1", path_rewrite="/first"),
+                Target("m/v2", 5_000, "v2", host_rewrite="v2.kserve"),
+            ),
+            hash_header="x-user",
+        ),
+    ),
     "exact": by_header(StringMatch.EXACT, "gold"),
     "prefix": by_header(StringMatch.PREFIX, "go"),
     "suffix": by_header(StringMatch.SUFFIX, "ld"),
@@ -161,7 +187,16 @@ def models(world: World) -> Iterator[ModelPlan]:
     backends = tuple(Backend(name, (Endpoint("127.0.0.1", port),), Protocol.HTTP1) for name, port in ports.items())
     backends += (Backend("m/dns", (Endpoint("localhost", world.v1.server_port),), Protocol.AUTO, dns=True),)
     for name, routes in MODELS.items():
-        yield ModelPlan(name, "default", (f"{name}.test",), routes, backends)
+        yield ModelPlan(name, "default", (f"{name}.test",), *own(name, routes, backends))
+
+
+def own(model: str, routes: tuple[Route, ...], backends: tuple[Backend, ...]) -> tuple[Any, Any]:
+    """Give the model a shadow cluster of its own: whether copies get a new path is a property of the cluster."""
+    name = f"{model}/v2~shadow"
+    mirrored = tuple(
+        replace(route, mirrors=tuple(replace(mirror, backend=name) for mirror in route.mirrors)) for route in routes
+    )
+    return mirrored, tuple(replace(each, name=name) if "~" in each.name else each for each in backends)
 
 
 @contextmanager
@@ -277,6 +312,58 @@ def test_a_copy_says_that_it_is_one_and_its_answer_is_dropped(world):
     assert (copy["x-shadow"], copy["host"], copy["x-note"]) == ("true", "mirrored.test", PERCENT)
     original = last(world.v1)
     assert (original["x-shadow"], "x-note" in original) == ("false", False)
+
+
+FORGED = {"x-headgate-path": "/forged", "x-envoy-original-path": "/forged", "x-forwarded-host": "first"}
+
+
+@pytest.mark.parametrize("query", ["", "?z=1&a=%20b&z=2"])
+@pytest.mark.parametrize(
+    ("model", "arrives", "forwarded"),
+    [
+        ("new-host", ("v1.kserve", "/asked"), "first,new-host.test"),
+        ("new-path", ("new-path.test", "/50%/v1:predict"), "first"),
+        ("new-both", ("v1.kserve", "/50%/v1:predict"), "first,new-both.test"),
+        ("new-copy", ("new-copy.test", "/asked"), "first"),
+    ],
+)
+def test_a_version_gets_its_own_host_and_path_and_the_query_stays(world, model, arrives, forwarded, query):
+    drain(world.v1)
+    assert world.version(f"{model}.test", f"/asked{query}", headers=FORGED) == "v1"
+    heard = last(world.v1)
+    host, path = arrives
+    assert (heard["host"], heard[":path"], heard["x-forwarded-host"]) == (host, path + query, forwarded)
+
+
+@pytest.mark.parametrize("query", ["", "?z=1&a=%20b&z=2"])
+@pytest.mark.parametrize(
+    ("model", "arrives", "forwarded"),
+    [
+        ("new-both", ("v2.kserve", "/v2:predict"), "first,new-both.test"),
+        ("new-main", ("new-main.test", "/asked"), "first,new-main.test"),
+        ("new-copy", ("v2.kserve", "/v2:predict"), "first,new-copy.test"),
+    ],
+)
+def test_a_copy_gets_its_own_host_and_path_whatever_its_original_got(world, model, arrives, forwarded, query):
+    drain(world.v2)
+    assert world.version(f"{model}.test", f"/asked{query}", headers=FORGED) == "v1"
+    copy = world.v2.requests.get(timeout=10)
+    host, path = arrives
+    assert (copy["host"], copy[":path"], copy["x-forwarded-host"]) == (host, path + query, forwarded)
+    assert "x-headgate-path" not in copy
+
+
+def test_each_arm_of_a_split_gets_its_own_host_and_path(world):
+    arrived = {}
+    for number in range(40):
+        headers = {**FORGED, "x-user": f"user-{number}"}
+        version = world.version("new-arms.test", "/asked?q=1", headers)
+        heard = last(world.v1 if version == "v1" else world.v2)
+        arrived[version] = (heard["host"], heard[":path"], heard["x-forwarded-host"])
+    assert arrived == {
+        "v1": ("new-arms.test", "/first?q=1", "first"),
+        "v2": ("v2.kserve", "/asked?q=1", "first,new-arms.test"),
+    }
 
 
 def test_a_user_stays_with_the_version_that_the_hash_predicts(world):
