@@ -497,3 +497,56 @@ def test_a_replica_that_is_silent_does_not_make_everything_be_asked_again(on_clu
             await plane.until(lambda found: found["envoys"] == "1/1")
 
     on_cluster(body)
+
+
+def test_what_changed_while_the_replicas_were_asked_is_not_written_as_it_was(on_cluster):
+    async def body(cluster):
+        with_rollouts(cluster)
+        plane = Plane(cluster)
+        plane.envoys.join("a")
+        asking, go_on = asyncio.Event(), asyncio.Event()
+        ask = plane.envoys.ask
+
+        async def slow(models: Iterable[str], clusters: Iterable[str]) -> Any:
+            answer = await ask(models, clusters)  # type: ignore[arg-type]
+            if models:
+                asking.set()
+                await go_on.wait()
+            return answer
+
+        plane.envoys.ask = slow  # type: ignore[method-assign]
+        plane.envoys.prompt = True
+        seen: list[str] = []
+
+        def heard(model: str, raw: Any) -> None:
+            seen.append((raw or {}).get("status", {}).get("traffic", "none"))
+
+        waiting = Reflector(cluster.client, ROLLOUTS, heard, keep=lambda raw: raw)
+        async with running(waiting.run()), plane.leading():
+            await asking.wait()
+            plane.set_sites(v1=REFUSED)
+            go_on.set()
+            await plane.until(programmed)
+            await cluster.until(lambda: seen[-1] != "none")
+        assert set(seen) == {"none", "v0 100 %"}
+
+    on_cluster(body)
+
+
+def test_a_new_leader_with_a_watch_that_lags_keeps_the_state_that_the_last_one_wrote(on_cluster):
+    async def body(cluster):
+        with_rollouts(cluster, rollout(status=None))
+        cluster.api.apply({**rollout(), "status": {"state": {"slots": {"v1": 0}}}})
+        plane = Plane(cluster)
+        plane.envoys.join("a")
+        plane.envoys.prompt = True
+        async with plane.following():
+            assert plane.states.get(WISDOM) is not None
+            plane.view.held_back = []
+            cluster.api.apply({**rollout(), "status": {"state": {"slots": {"v1": 3}}}})
+            async with running(plane.writer.run(Term(2, "us", lambda: True))):
+                found = await plane.until(programmed)
+        assert plane.writer.counters.conflicts == 1
+        assert found["state"] == {"slots": {"v1": 3}}
+
+    on_cluster(body)
