@@ -9,6 +9,7 @@ asking again. What a real Envoy 1.40 does, on which this rests (tests/xds/test_l
   report. That is no 0: a removed cluster's requests go on, uncounted. Such a cluster is unknown here.
 - It counts by host. A host that left the cluster takes its requests out of the count although they go on: who wants
   to see the last request end keeps the cluster and its endpoints until then.
+- It opens its stream again 5 s after it lost it, whatever the bootstrap says of retries; ADS is back within 0.5 s.
 - Without a cluster to report, reports are empty, but carry the node (61 kB): hence the long interval.
 """
 
