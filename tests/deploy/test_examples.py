@@ -13,6 +13,7 @@ import yaml
 from applying import applied, refused
 from charts import DEPLOY, ROOT, Object, documents
 from click.testing import CliRunner, Result
+from kubedouble.fixture import Cluster
 
 from headgate.cli import cli
 
@@ -77,10 +78,12 @@ def test_the_models_are_watched_and_named_as_the_rollout_expects(folder: Path, m
 
 
 @every_journey
-def test_an_api_server_takes_what_its_commands_print(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_server_takes_what_its_commands_print(
+    cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     objects = {(one["kind"], one["metadata"]["name"]): one for one in templated(folder, monkeypatch)}
     assert any(kind == "ModelRollout" for kind, _ in objects)
-    assert not refused(applied(list(objects.values()), NAMESPACE))
+    assert not refused(applied(cluster, list(objects.values()), NAMESPACE))
 
 
 def test_the_strategies_do_what_their_pages_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,5 @@
+"""A cluster of either kind."""
+
+from kubedouble.fixture import cluster
+
+__all__ = ["cluster"]
