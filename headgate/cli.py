@@ -19,6 +19,7 @@ from headgate.commands.bootstrap import bootstrap
 from headgate.commands.demo import demo
 from headgate.commands.describe import describe
 from headgate.commands.envoy import envoy
+from headgate.commands.finalizers import finalizers
 from headgate.commands.history import history
 from headgate.commands.output import error_line
 from headgate.commands.pause import pause
@@ -104,7 +105,7 @@ def cli() -> None:
 _GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Run": (serve, envoy, bootstrap, demo),
     "Look": (status, describe, history, who),
-    "Change a rollout in a cluster": (weights, promote, abort, pause, resume),
+    "Change a rollout in a cluster": (weights, promote, abort, pause, resume, finalizers),
     "Manifests": (validate, plan, translate, template),
     "About": (version,),
 }
