@@ -100,7 +100,8 @@ _TYPES = {
         "SelfSubjectReview": "1 metadata ObjectMeta",
     }.items()
 }
-_WRAPPER = _message("1 typeMeta TypeMeta, 2 raw bytes, 3 contentEncoding string, 4 contentType string")
+_NO_ZERO = {"generation", "hostPort", "stdin", "tty", "hostNetwork", "minReadySeconds", "paused", "nodePort"}
+_NO_ZERO |= {"publishNotReadyAddresses"}
 _TYPES["TypeMeta"] = _message("1 apiVersion string, 2 kind string")
 
 
@@ -165,8 +166,8 @@ def _decode(kind: str, raw: bytes) -> dict[str, Any]:
             found.setdefault(field.name, []).append(_value(field.kind, value))
         else:
             found[field.name] = _value(field.kind, value)
-    # Go's encoder writes empty strings and empty messages of required fields: in JSON they would be absent.
-    return {name: each for name, each in found.items() if each not in ("", {}, None)}
+    # Go's encoder writes what is no pointer even when it is empty: in JSON it would be absent.
+    return {name: each for name, each in found.items() if each not in ("", {}, None) and (each or name not in _NO_ZERO)}
 
 
 def _value(kind: str, value: Value) -> Any:
