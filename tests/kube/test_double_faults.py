@@ -176,7 +176,7 @@ def test_an_answer_says_when_to_come_back():
 
 
 def test_five_thousand_objects_are_no_burden():
-    """Measured on 2 cores: 3,100 creates a second over HTTP, events within 1 ms (p99 4 ms), 32 MB. Gated far below that."""
+    """Measured on 2 cores: 3,100 creates a second over HTTP, events within 1 ms (p99 4 ms), 32 MB; gated far below."""
 
     async def test(api: ApiServer, session: aiohttp.ClientSession) -> None:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -25,6 +25,11 @@ from kubedouble.resource import Resource
 Object = dict[str, Any]
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 LOOPBACK = "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+_POD = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
 _NEGATIVE = "must be greater than or equal to 0"
 _SELECTORLESS = "empty selector is invalid for "
 _STATEFULSET = (
@@ -165,6 +170,8 @@ def faults(resource: Resource, obj: Object, old: Object | None) -> Iterator[Caus
         yield from _workload_faults(plural, obj, old)
     elif plural == "pods":
         yield from _pod_faults(obj.get("spec") or {}, "spec")
+        if old and _fixed(obj) != _fixed(old):
+            yield forbidden("spec", _POD)
     elif plural == "leases":
         spec = obj.get("spec") or {}
         for name, low in (("leaseDurationSeconds", 1), ("leaseTransitions", 0)):
@@ -327,6 +334,15 @@ def _port_name_faults(name: str) -> Iterator[str]:
         yield "must not contain consecutive hyphens"
     if name.startswith("-") or name.endswith("-"):
         yield "must not begin or end with a hyphen"
+
+
+def _fixed(pod: Object) -> Object:
+    """The part of a Pod's spec that stays as it was created."""
+    free = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates")
+    spec = {key: each for key, each in (pod.get("spec") or {}).items() if key not in free}
+    for part in ("containers", "initContainers"):
+        spec[part] = [{**each, "image": ""} for each in spec.get(part) or ()]
+    return spec
 
 
 def _workload_faults(plural: str, obj: Object, old: Object | None) -> Iterator[Cause]:

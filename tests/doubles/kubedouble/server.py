@@ -289,7 +289,9 @@ class ApiServer:
         if path == "/openapi/v3":
             return _json(discovery.openapi_v3_index(registry))
         if path.startswith("/openapi/v3/"):
-            group, version = ("", parts[3]) if parts[2] == "api" else (parts[3], parts[4])
+            group, version = ("", parts[-1]) if parts[2] == "api" else (parts[3], parts[-1])
+            if version not in registry.versions(group):
+                raise errors.no_such_path()
             return _json(discovery.openapi_v3(registry, group, version))
         group = parts[1] if parts[0] == "apis" and len(parts) > 1 else ""
         if parts[0] == "apis" and len(parts) == 2 and group in registry.groups():

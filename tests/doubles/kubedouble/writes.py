@@ -334,6 +334,7 @@ class Writes:
         for part in ("labels", "annotations", "finalizers", "ownerReferences"):
             if part in meta and not meta[part]:
                 del meta[part]
+        meta.pop("generation", None)
         if "generation" in was:
             meta["generation"] = was["generation"]
         if options.subresource != "status":
