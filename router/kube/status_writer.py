@@ -46,6 +46,7 @@ _TOGETHER = 64
 """Models in one question to the fleet: they become part of a URL."""
 _PULSE = 5.0
 """Seconds between two looks at how many Envoys are connected."""
+_ROUTEMAP = "ConfigMap"
 _QUESTIONS = 4
 _WRITERS = 8
 
@@ -104,6 +105,7 @@ class StatusWriter:
         self._own: dict[str, tuple[str, Mapping[str, Any]]] = {}  # newer than what the view has, by what it had
         self._waits: dict[str, float] = {}  # of the unsettled
         self._writes = self._conflicts = self._failures = 0
+        self._routemaps: dict[str, Mapping[str, Any]] = {}  # the status that they would have
         self._leading = False
         self._ill = False
         view.follow_rollouts(self._followed)
@@ -113,7 +115,9 @@ class StatusWriter:
         return Counters(self._queue.counters, self._writes, self._conflicts, self._failures, len(self._waits))
 
     def mark(self, model: str, *, urgent: bool = False) -> None:
-        """Something of this model may be different. Names that are no ModelRollout's do no harm."""
+        """Something of this model may be different. A routemap has no status, but its changes become Events."""
+        if model not in self._known and self._view.routemap(model) is not None:
+            self._known.add(model)
         if self._leading and model in self._known:
             self._waits.pop(model, None)
             self._queue.add(model, urgent)
@@ -123,7 +127,7 @@ class StatusWriter:
         self._leading = True
         if self._states is not None:
             self._states.lead(True)
-        for model in self._known:
+        for model in self._known:  # those of routemaps too
             self._queue.add(model)
         try:
             async with asyncio.TaskGroup() as group:
@@ -138,13 +142,14 @@ class StatusWriter:
             self._turns.clear()
             self._own.clear()
             self._waits.clear()
+            self._routemaps.clear()
 
     def _followed(self, model: str) -> None:
         """The view has something new of the model; what we wrote ourselves is nothing new."""
         seen = self._view.rollout(model)
         if seen is None:
-            self._known.discard(model)
-            self._forget(model)
+            if self._view.routemap(model) is None:
+                self._forget(model)
             return
         self._known.add(model)
         own = self._own.get(model)
@@ -154,6 +159,8 @@ class StatusWriter:
         self.mark(model)
 
     def _forget(self, model: str) -> None:
+        self._known.discard(model)
+        self._routemaps.pop(model, None)
         self._queue.drop(model)
         self._own.pop(model, None)
         self._waits.pop(model, None)
@@ -161,11 +168,11 @@ class StatusWriter:
 
     async def _see_to(self, model: str, term: Term) -> None:
         """Bring one status up to date."""
-        rollout = self._latest(model)
+        seen = self._model(model)
+        rollout = self._latest(model) or self._routemap(model, seen)
         if rollout is None:
             self._forget(model)
             return
-        seen = self._model(model)
         reports = await self._questions.ask(model)
         if self._model(model) is not seen:
             self._queue.add(model)  # what the replicas said may be about what was there before
@@ -184,7 +191,11 @@ class StatusWriter:
             self._look_again(model)
             return
         before = known.previous
-        if status != before:
+        if rollout.get("kind") == _ROUTEMAP:
+            if model in self._routemaps:  # the first look is no news
+                self._tell(rollout, before, status)
+            self._routemaps[model] = status
+        elif status != before:
             if before and only_counts(before, status) and (wait := self._turns.wait(model)) > 0:
                 # Everybody else goes first; what is true by then is written.
                 self._queue.add(model, after=wait)
@@ -259,6 +270,14 @@ class StatusWriter:
         seen = self._view.rollout(model)
         if seen is not None and shown is not None and _revision(seen) == _revision(shown) != _revision(rollout):
             self._own[model] = _revision(shown), rollout
+
+    def _routemap(self, model: str, seen: ModelStatus | None) -> Mapping[str, Any] | None:
+        """A routemap in the shape of a rollout, with the status that it would have."""
+        found = self._view.routemap(model)
+        if found is None or seen is None:
+            return None
+        metadata = {**found["metadata"], "generation": seen.rollout.metadata.generation}
+        return {"kind": _ROUTEMAP, "metadata": metadata, "status": self._routemaps.get(model, {})}
 
     def _state(self, model: str, rollout: Mapping[str, Any]) -> RolloutState | None:
         """What the object shall remember: ours only when it is newer. The watch brings what other leaders wrote."""
@@ -369,9 +388,10 @@ class _Turns:
 
 
 def subject_of(rollout: Mapping[str, Any]) -> Subject:
-    """A ModelRollout as Events name it."""
+    """A ModelRollout, or the ConfigMap of a routemap, as Events name it."""
     metadata = rollout["metadata"]
-    return Subject(API_VERSION, KIND, metadata["namespace"], metadata["name"], metadata.get("uid", ""))
+    kind = ("v1", _ROUTEMAP) if rollout.get("kind") == _ROUTEMAP else (API_VERSION, KIND)
+    return Subject(*kind, metadata["namespace"], metadata["name"], metadata.get("uid", ""))
 
 
 def _path(model: str) -> str:

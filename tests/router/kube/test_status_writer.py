@@ -34,6 +34,7 @@ class Watched:
         self.objects: dict[str, Mapping[str, Any]] = {}
         self.followers: list[Callable[[str], None]] = []
         self.held_back: list[tuple[str, Any]] | None = None
+        self.routemaps: dict[str, Mapping[str, Any]] = {}
 
     def heard(self, model: str, raw: Any) -> None:
         if self.held_back is not None:
@@ -60,10 +61,13 @@ class Watched:
         for model in list(self.objects):
             changed(model)
 
-    def routemap(self, model: str) -> None:
+    def routemap(self, model: str) -> Mapping[str, Any] | None:
+        return self.routemaps.get(model)
+
+    def unasked(self, *_: Any) -> Any:
         raise NotImplementedError
 
-    resource = resources = users = references = follow_resources = routemap  # type: ignore[assignment]
+    resource = resources = users = references = follow_resources = unasked
 
 
 class Plane:
@@ -548,5 +552,33 @@ def test_a_new_leader_with_a_watch_that_lags_keeps_the_state_that_the_last_one_w
                 found = await plane.until(programmed)
         assert plane.writer.counters.conflicts == 1
         assert found["state"] == {"slots": {"v1": 3}}
+
+    on_cluster(body)
+
+
+def test_a_routemap_has_events_and_no_status(on_cluster):
+    async def body(cluster):
+        cluster.api.create(CRD)
+        plane = Plane(cluster)
+        plane.envoys.join("a")
+        plane.envoys.prompt = True
+        model = "default/old"
+        plane.view.routemaps[model] = {"metadata": {"namespace": "default", "name": "old-routemap", "uid": "7"}}
+        plane.replica.put(rollout("old", generation=0))
+        async with plane.leading():
+            await cluster.until(lambda: plane.writer.counters.queue.done)
+            assert plane.events.counters.waiting == 0, "that it is there is no news"
+            plane.replica.put(rollout("old", generation=0), v1=REFUSED)
+            await cluster.until(lambda: plane.events.counters.written == 2)
+            found = (await cluster.client.get("/api/v1/namespaces/default/events"))["items"]
+            assert {one["reason"] for one in found} == {"VersionNotReady", "TrafficMoved"}
+            assert found[0]["involvedObject"] == {
+                "apiVersion": "v1", "kind": "ConfigMap", "namespace": "default", "name": "old-routemap", "uid": "7",
+            }  # fmt: skip
+            assert writes(cluster) == 0
+            del plane.view.routemaps[model]
+            plane.replica.drop(model)
+            await cluster.until(lambda: not plane.writer._routemaps)
+            assert model not in plane.writer._known
 
     on_cluster(body)
