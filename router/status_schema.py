@@ -52,9 +52,7 @@ _VERSION = {
     "ready": _flag("Whether it can serve."),
     "reason": _text("Why it can, or cannot."),
     "weight": _number("Its share of the weighted traffic now, in percent."),
-    "mirrorPercent": _number(
-        "Part of the traffic that it receives copies of, in percent; absent without a mirror."
-    ),
+    "mirrorPercent": _number("Part of the traffic that it receives copies of, in percent; absent without a mirror."),
     "match": _flag("Whether requests that match its header routes go to it now."),
     "endpoints": _whole("Number of addresses that receive its requests; absent when it is found by a DNS name."),
     "since": _text("When it became ready, or stopped being so."),
@@ -83,9 +81,7 @@ _PROBLEM = {
 
 _HISTORY = {
     "at": _text("When."),
-    "by": _text(
-        "Who changed the spec; headgate when traffic moved because of a version's readiness."
-    ),
+    "by": _text("Who changed the spec; headgate when traffic moved because of a version's readiness."),
     "what": _text("What changed."),
     "why": _text("The reason given."),
     "generation": _whole("The generation of the spec."),
