@@ -29,6 +29,7 @@ from prometheus_client import CollectorRegistry
 
 from headgate.certificates import Certificates
 from headgate.cluster import ClusterParts
+from headgate.cluster_metrics import ClusterMetrics
 from headgate.config import Config
 from headgate.http import HttpServer
 from headgate.replica import LocalReplica, identity
@@ -171,9 +172,14 @@ class ControlPlane:
         if self._states is not None:
             section = config.kubernetes
             client = await stack.enter_async_context(
-                await connect(kubeconfig=section.kubeconfig, context=section.context)
+                await connect(
+                    kubeconfig=section.kubeconfig,
+                    context=section.context,
+                    agent=f"headgate/{self.replica.identity}",
+                )
             )
             self._cluster = ClusterParts(config, client, self._states, self.store, self.engine, self.replica)
+            self.registry.register(ClusterMetrics(self._cluster))
             loaded = self._cluster.source.loaded
             parts.append(self._cluster.source.run(self.store))
         elif config.manifests is not None:

@@ -7,13 +7,13 @@ changes concern the model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol as Interface
 
 from router.cluster.backend import ModelMesh, Server, server
 from router.cluster.endpoints import served
 from router.cluster.named import named
-from router.cluster.objects import Object, text
+from router.cluster.objects import Object, text, whole
 from router.cluster.readiness import Readiness, version_readiness
 from router.cluster.resource import Reference, ResourceType
 from router.cluster.rollout import reweighted, rollout
@@ -189,13 +189,18 @@ def _site(found: Server | Problem | tuple[Endpoint, ...], state: Readiness, aski
         return Site(state.ready, state.reason, found)
     if not found.service:
         return _by_dns(found, found.host, state)
-    if found.dns or not asking.cluster.watches(found.namespace):
+    if not asking.cluster.watches(found.namespace):
         return _by_dns(found, found.address, state)
     service = asking.find(Reference("svc", found.service, found.namespace))
+    if service is None and found.dns:
+        return _by_dns(found, found.address, state)
     if service is None:
         return _as_found(found, False, f"Service {found.service} does not exist" if state.ready else state.reason, ())
     if text(service, "spec", "type") == "ExternalName":
-        return _by_dns(found, text(service, "spec", "externalName").rstrip(".").lower(), state)
+        port = whole(service, "spec", "ports", 0, "port") or found.port
+        return _by_dns(replace(found, port=port), text(service, "spec", "externalName").rstrip(".").lower(), state)
+    if found.dns:
+        return _by_dns(found, found.address, state)
     place = served(service, asking.slices(f"{found.namespace}/{found.service}"), found.port)
     if not state.ready:
         return _as_found(found, False, state.reason, place.endpoints)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -16,6 +17,8 @@ from click.testing import CliRunner, Result
 from headgate import show
 from headgate.cli import cli
 from headgate.config import Config
+from router.kube import queue
+from router.kube.status_writer import Counters
 
 ROOT = Path(__file__).parents[2]
 SPLIT = [
@@ -89,14 +92,27 @@ def test_every_documented_configuration_key_exists() -> None:
     assert sorted(documented) == sorted(keys(Config))
 
 
+IN_A_CLUSTER = SimpleNamespace(
+    source=SimpleNamespace(
+        trouble=None, reflectors=(SimpleNamespace(path="/api/v1/services", objects={}, heard_at=0),)
+    ),
+    leads=True,
+    members=lambda: (),
+    draining=dict,
+    written=lambda: Counters(queue.Counters(0, 0, 0, 0, 0), 0, 0, 0, 0),
+)
+
+
 def test_every_metric_is_documented_and_every_documented_one_exists(plane) -> None:
     from prometheus_client import CollectorRegistry
 
+    from headgate.cluster_metrics import ClusterMetrics
     from headgate.http import application
     from xds.metrics import XdsMetrics
 
     registry = CollectorRegistry()
     XdsMetrics(registry)
+    registry.register(ClusterMetrics(IN_A_CLUSTER))
     application(plane.status, registry, dict)
     suffix = {"counter": "_total", "info": "_info"}
     named = {family.name + suffix.get(family.type, "") for family in registry.collect()}

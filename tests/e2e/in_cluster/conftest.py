@@ -95,9 +95,7 @@ class Rig:
 
     async def modelmesh(self, *versions: str) -> ModelServer:
         """ModelMesh's one gRPC server, with the models that it could load."""
-        server = ModelServer(*versions, host=address())
-        await server.start()
-        self._stack.push_async_callback(server.stop)
+        server = await self.started(ModelServer(*versions, host=address()))
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": MESH}})
         self.service("modelmesh-serving", 8033, server.grpc_port, namespace=MESH, name="grpc")
         return server
@@ -157,15 +155,13 @@ class Rig:
 
     async def deployment(self, name: str, *, namespace: str = "default", **behaviour: Any) -> ModelServer:
         """A Deployment with a Service, served by a model server of its own, over HTTP and gRPC."""
-        server = ModelServer(name, host=address(), one_port=0)
-        await server.start()
-        self._stack.push_async_callback(server.stop)
+        server = await self.started(ModelServer(name, host=address(), one_port=0))
         if behaviour:
             server.behave(**behaviour)
         labels = {"headgate.dev/watch": "true"}
         pod = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "m", "image": "m"}]}}
         assert server.port
-        self.service(name, 80, server.port, namespace)
+        self.service(name, 80, server.port, namespace, name="model")  # a name that says nothing of the protocol
         self.apply(
             {
                 "apiVersion": "apps/v1",
@@ -192,6 +188,27 @@ class Rig:
                     **spec,
                 },
             }
+        )
+
+    async def started(self, server: ModelServer) -> ModelServer:
+        await server.start()
+        self._stack.push_async_callback(server.stop)
+        return server
+
+    def allow(self, group: str, resource: str) -> None:
+        """What the chart's value kubernetes.resourceTypes gives the control plane."""
+        rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch", "patch"]}
+        api = "rbac.authorization.k8s.io"
+        name = {"name": f"headgate-{resource}"}
+        self.apply(
+            {"apiVersion": f"{api}/v1", "kind": "ClusterRole", "metadata": name, "rules": [rule]},
+            {
+                "apiVersion": f"{api}/v1",
+                "kind": "ClusterRoleBinding",
+                "metadata": name,
+                "roleRef": {"apiGroup": api, "kind": "ClusterRole", **name},
+                "subjects": [{"kind": "ServiceAccount", "name": "headgate", "namespace": NAMESPACE}],
+            },
         )
 
     def status(self, model: str) -> dict[str, Any]:
@@ -272,6 +289,17 @@ class Rig:
         client = GrpcClient(aim) if grpc else HttpClient(aim)
         async with Traffic(client, ledger, rate, lambda: headers or {}):
             yield ledger
+
+    @asynccontextmanager
+    async def unharmed(self, host: str, *, rate: float = 40, **more: Any) -> AsyncIterator[tuple[Ledger, Ledger]]:
+        """HTTP and gRPC requests at once for as long as the block runs: none may fail, and all must be answered."""
+        async with self.load(host, rate=rate, **more) as http, self.load(host, rate=rate, grpc=True, **more) as rpc:
+            await self.until(lambda: http.sent and rpc.sent, "requests under way")
+            yield http, rpc
+        for ledger in (http, rpc):
+            assert ledger.failed == 0, ledger.errors
+            assert ledger.in_flight == 0
+            assert ledger.ok == ledger.sent > 0
 
     async def asked(self, host: str, times: int = 40, *, grpc: bool = True, **headers: str) -> Counter[str]:
         """So many requests, one after the other: who answered, and what failed."""
