@@ -106,6 +106,25 @@ def test_it_tells_where_routes_lead_and_what_its_envoys_have(local: Local) -> No
     assert local.loads.watched == [("default", [V1, V2])]
 
 
+def test_what_an_envoy_lacks_is_as_new_as_the_plan_that_it_lacks(local: Local) -> None:
+    """The answer about many models is made in slices, between which plans change."""
+    models = [f"default/m{index:02}" for index in range(30)]
+    for model in models:
+        local.plane.put(model.removeprefix("default/"))
+    behind = Behind("e1")
+    local.fleet.join(Member(behind, "default", "10.0.0.1:1", NOW))  # type: ignore[arg-type]
+
+    async def meanwhile() -> Report:
+        asking = asyncio.create_task(local.replica.report(models, ()))
+        await asyncio.sleep(0)  # the first slice is done
+        behind.lagging_in = {models[-1]: "not sent yet"}
+        return await asking
+
+    found = asyncio.run(meanwhile())
+    assert found.models[models[-1]].lagging == {"e1": "not sent yet"}
+    assert found.models[models[0]].lagging == {}
+
+
 def test_what_is_in_progress_comes_with_its_age(local: Local) -> None:
     local.loads.heard = {V2: {"e1": Heard(3, NOW - 0.25)}}
     found = local.report(MODEL, clusters=(V2,))

@@ -129,6 +129,14 @@ def test_a_replica_that_does_not_answer_is_named():
     assert Drain().at(0, said(), unreachable=("b",)).why == "replica b does not answer"
 
 
+def test_a_replica_that_misses_one_question_does_not_begin_anew():
+    drain = Drain()
+    drain.at(0, said("a"), said("b", nodes=("envoy-2",)))
+    assert not drain.at(1, said("a"), unreachable=("b",)).release
+    a, b = said("a", loads={"envoy-1": (0, 0.5)}), said("b", nodes=("envoy-2",), loads={"envoy-2": (0, 0.5)})
+    assert drain.at(2, a, b).release
+
+
 def test_a_replica_that_never_knew_the_model_holds_nothing_up():
     drain = Drain()
     drain.at(0, said("b", knows=False), said("a"))

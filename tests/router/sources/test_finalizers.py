@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,9 +14,10 @@ import pytest
 from kubedouble.errors import ApiError
 
 from router.cluster.drain import FINALIZER, HOLD
-from router.cluster.resource import Reference
+from router.cluster.resource import BUILT_IN, Reference
 from router.kube.elector import Term
 from router.kube.events import Subject
+from router.kube.finalizer_patch import put_on, take_off
 from router.kube.finalizers import Finalizers, Pace
 from router.replica import Load, Progress, Report, Reports
 
@@ -469,6 +470,72 @@ def test_a_deletion_that_overtakes_the_protection_is_fine(scene, began: str):
             leader.finalizers._term = Term(1, "a", lambda: True)
             await leader.finalizers._do(found)
             assert leader.finalizers_of("v2") == (["a.example/slow"] if began == "deleting" else [])
+
+    scene(test)
+
+
+def test_types_that_serve_nothing_are_not_protected(scene):
+    async def test(it: Any) -> None:
+        await serving(it)
+        leader = Leader(it, types={"cm": BUILT_IN["cm"]})
+        async with it.running(), leader.leading():
+            await it.until(lambda: leader.finalizers._queue.counters.done >= 2)
+            assert leader.finalizers_of("v1") == leader.finalizers_of("v2") == []
+
+    scene(test)
+
+
+def at_rest(test: Callable[[Any, str, Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    """With a Deployment v1, its path, and its metadata as they were read a while ago."""
+
+    async def body(it: Any) -> None:
+        it.model("v1", finalizers=["a.example/slow"])
+        path = "/apis/apps/v1/namespaces/default/deployments/v1"
+        await test(it, path, it.api.get("apps/v1", "Deployment", "v1", "default")["metadata"])
+
+    return body
+
+
+def changed(it: Any, **meta: Any) -> None:
+    it.api.apply(
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "v1", "namespace": "default", **meta}}
+    )
+
+
+@pytest.mark.parametrize("write", [put_on, take_off])
+def test_a_finalizer_that_somebody_else_added_meanwhile_is_kept(scene, write: Any):
+    @at_rest
+    async def test(it: Any, path: str, read: Any) -> None:
+        ours = [FINALIZER] if write is take_off else []
+        changed(it, finalizers=[*ours, "b.example/new"])
+        client = it.source._rollouts._client
+        assert await write(client, path, read["uid"], ours, read["resourceVersion"])
+        left = it.api.get("apps/v1", "Deployment", "v1", "default")["metadata"]["finalizers"]
+        assert left == ["b.example/new", *([FINALIZER] if write is put_on else [])]
+
+    scene(test)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_is_being_deleted_is_not_asked_twice_to_take_a_finalizer(scene, fresh: bool):
+    @at_rest
+    async def test(it: Any, path: str, read: Any) -> None:
+        it.api.delete("apps/v1", "Deployment", "v1", "default")
+        if fresh:
+            read = it.api.get("apps/v1", "Deployment", "v1", "default")["metadata"]
+        client = it.source._rollouts._client
+        assert not await put_on(client, path, read["uid"], read["finalizers"], read["resourceVersion"])
+        assert [one.method for one in it.api.requests].count("PATCH") == 1
+
+    scene(test)
+
+
+def test_another_object_of_the_same_name_is_left_alone(scene):
+    @at_rest
+    async def test(it: Any, path: str, read: Any) -> None:
+        client = it.source._rollouts._client
+        assert not await put_on(client, path, "another uid", (), "1")
+        assert it.api.get("apps/v1", "Deployment", "v1", "default")["metadata"]["finalizers"] == ["a.example/slow"]
 
     scene(test)
 
