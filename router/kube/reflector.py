@@ -181,7 +181,10 @@ class Reflector(Generic[Kept]):
     def _ill(self, why: str) -> None:
         if self._ill_since is None:
             self._ill_since = self._clock()
-            log.warning("%s: not followed, %d objects stay as they were: %s", self.path, len(self.objects), why)
+            if self.refused == 404 and not self.objects:
+                log.info("%s: not in this cluster; followed as soon as it is", self.path)
+            else:
+                log.warning("%s: not followed, %d objects stay as they were: %s", self.path, len(self.objects), why)
         self.trouble = why
 
     def _ill_for(self) -> float:

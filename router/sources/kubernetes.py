@@ -168,7 +168,7 @@ class Kubernetes:
         """Who claims a host first after a restart: who had it before, then who is older, on every replica alike."""
         obj = self._rollouts.objects.get(model) or self._maps.objects.get(min(self._routemaps[model], default=""), {})
         refused = any(
-            text(one, "type") == "Accepted" and text(one, "reason") == "HostConflict"
+            text(one, "type") == "Accepted" and text(one, "status") == "False"
             for one in part(obj, "status", "conditions") or ()
         )
         return refused, text(obj, "metadata", "creationTimestamp"), model
