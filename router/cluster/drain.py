@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from router.cluster.resource import ResourceType, Rule
 from router.hints import counted
-from router.replica import Report, Reports
+from router.replica import Load, Report, Reports
 
 FINALIZER = "headgate.dev/drain"
 HOLD = 5.0
@@ -234,12 +234,13 @@ def _busy(user: User, answers: Answers, witness: Witness) -> Iterator[str]:
             since = witness.since(user, report.identity, node)
             if since is None:
                 continue
-            if node not in report.reporting:
+            hearing = [one for one in answers if node in one.reporting]
+            if not hearing:
                 if answers.asked_at < max(since, witness.reported(node)) + UNREPORTED:
                     blind.add(node)
                 continue
             for cluster in held:
-                load = report.loads[cluster].get(node)
+                load = _load(hearing, cluster, node)
                 # The answer is no older than the question, so the report came no later than this.
                 if load is None or answers.asked_at - load.age < since + user.settle:
                     unheard.add(node)
@@ -252,6 +253,18 @@ def _busy(user: User, answers: Answers, witness: Witness) -> Iterator[str]:
         yield f"waiting for a load report about {user} from {_listed(sorted(unheard))}"
     if blind:
         yield f"{_listed(sorted(blind))} cannot report requests in progress at {user}: waiting {UNREPORTED:g} s"
+
+
+def _load(hearing: Iterable[Report], cluster: str, node: str) -> Load | None:
+    """What the replicas that hear of an Envoy know together: it may have its routes from one and report to another.
+
+    Two Envoys of one name count as one, as old as the older; unknown of one is unknown.
+    """
+    loads = [one.loads[cluster].get(node) for one in hearing if cluster in one.loads]
+    known = [load for load in loads if load is not None]
+    if not known or len(known) < len(loads):
+        return None
+    return Load(sum(load.in_progress for load in known), max(load.age for load in known))
 
 
 def _in_progress(user: User, answers: Answers) -> int:

@@ -97,6 +97,34 @@ def test_an_envoy_without_load_reports_gets_time_instead():
     assert drain.at(UNREPORTED, said(reporting=())).release
 
 
+def test_an_envoy_may_report_to_another_replica_than_the_one_it_has_its_routes_from():
+    drain = Drain()
+
+    def both(*loads: tuple[int, float]) -> tuple[Report, Report]:
+        heard = said("b", nodes=(), reporting=("envoy-1",), loads={"envoy-1": one for one in loads})
+        return said("a", reporting=()), heard
+
+    assert drain.at(0, *both()).why == "waiting for a load report about v1 of shop/iris from envoy-1"
+    assert drain.at(5, *both((2, 0.0))).why == "waiting for 2 requests in progress at v1 of shop/iris on envoy-1"
+    assert not drain.at(5, *both((0, 4.5))).release
+    assert drain.at(5, *both((0, 0.0))).release
+
+
+def test_an_envoy_that_two_replicas_hear_of_is_idle_when_both_say_so():
+    drain = Drain()
+
+    def both(here: dict[str, tuple[int, float]], there: dict[str, tuple[int, float]]) -> tuple[Report, Report]:
+        return said("a", loads=here), said("b", nodes=(), reporting=("envoy-1",), loads=there)
+
+    idle, busy = {"envoy-1": (0, 0.0)}, {"envoy-1": (1, 0.0)}
+    drain.at(0, *both(idle, idle))
+    assert not drain.at(5, *both(idle, busy)).release
+    assert not drain.at(5, *both(busy, idle)).release
+    assert not drain.at(5, *both(idle, {})).release
+    assert not drain.at(5, *both(idle, {"envoy-1": (0, 5.0)})).release
+    assert drain.at(5, *both(idle, idle)).release
+
+
 def test_an_envoy_whose_load_reports_break_off_gets_that_time_from_then():
     drain = Drain()
     drain.at(0, said(loads={"envoy-1": (2, 0.0)}))
