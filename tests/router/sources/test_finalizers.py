@@ -270,7 +270,7 @@ def test_nothing_is_written_when_the_term_has_ended(scene):
             leader.valid = False
             writes = [one for one in it.api.requests if one.method == "PATCH"]
             await leader.delete("v2")
-            await leader.waits("v2", "no request is in progress")
+            await it.until(lambda: leader.envoys.questions and not leader.finalizers.draining())
             await it.until(lambda: not leader.finalizers._queue.counters.depth)
             assert [one for one in it.api.requests if one.method == "PATCH"] == writes
             assert leader.meta("v2") is not None
