@@ -17,7 +17,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from router.cluster.backend import ModelMesh
@@ -251,6 +251,7 @@ class Kubernetes:
         self._store.report(f"model {model}", problems, [model])
         if found is None:
             return  # what was good before stays in force
+        found = self._with_last_addresses(model, found)
         self._note(model, found)
         self._store.put(model, Located(found.rollout, where))
         self._store.place(model, found.sites, self._lingering(model))
@@ -328,6 +329,23 @@ class Kubernetes:
             _discard(self._users, own, (model, version))
             self._tell_resource(own)
         self._remember_former(model)
+
+    def _with_last_addresses(self, model: str, found: Resolved) -> Resolved:
+        """A version that is being drained keeps the addresses that it had: Envoy counts requests in flight by address.
+
+        Somebody who deletes its Service as well would make it look idle.
+        """
+        known = self._resolved.get(model)
+        kept = {}
+        for name, site in found.sites.items():
+            before = known.sites.get(name) if known is not None else None
+            bare = not site.ready and not site.endpoints and before is not None and before.endpoints
+            if bare and before is not None and any(self._leaves(self._own(one)) for one in found.resources[name]):
+                kept[name] = replace(site, endpoints=before.endpoints, dns=before.dns)
+        return replace(found, sites={**found.sites, **kept}) if kept else found
+
+    def _leaves(self, own: Reference) -> bool:
+        return self._drains(own) and part(self.find(own), "metadata", "deletionTimestamp") is not None
 
     def _part(self, model: str, gone: References) -> None:
         """Versions that are no longer wanted linger while something of them still carries our finalizer."""

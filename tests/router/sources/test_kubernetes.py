@@ -164,6 +164,24 @@ def test_a_version_that_leaves_keeps_its_addresses_and_a_deleted_rollout_its_clu
     scene(test)
 
 
+def test_a_version_being_drained_keeps_its_addresses_though_its_service_goes_first(scene):
+    async def test(it: Any) -> None:
+        it.apply(IRIS)
+        it.model("v1")
+        it.model("v2", ports=(8002,))
+        it.finalizer("v2", True)
+        async with it.running():
+            await it.until(lambda: it.weights() == {"v1": 50, "v2": 50})
+            it.api.delete("apps/v1", "Deployment", "v2", "default")
+            it.api.delete("v1", "Service", "v2", "default")
+            it.endpoints("v2", 0)
+            await it.until(lambda: it.weights() == {"v1": 100})
+            await it.until(lambda: it.source.find(Reference("svc", "v2", "default")) is None)
+            assert it.sink.plans["default/iris"].backends[1].endpoints == (Endpoint("10.0.0.1", 8002),)
+
+    scene(test)
+
+
 def test_a_version_taken_out_of_the_rollout_lingers_while_it_is_protected(scene):
     async def test(it: Any) -> None:
         it.apply(IRIS)
