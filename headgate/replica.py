@@ -102,7 +102,7 @@ class LocalReplica:
             age=0.0 if self._started_at is None else now - self._started_at,
             gateways={name: sum(1 for _ in self._fleet.members(name)) for name in self._sink.gateways},
             models=progress,
-            loads=self._heard(homes, now),
+            loads=self._heard(homes, now) | self._overheard(wanted - homes.keys(), now),
             reporting=frozenset(node for name in self._sink.gateways for node in self._loads.reporting(name)),
             routed=frozenset(routed),
         )
@@ -128,6 +128,15 @@ class LocalReplica:
             }
             for cluster, gateway in homes.items()
         }
+
+    def _overheard(self, clusters: Collection[str], now: float) -> dict[str, dict[str, Load]]:
+        """Of clusters that no plan here has: an Envoy that has them from another replica may report its load to us."""
+        found: dict[str, dict[str, Load]] = {}
+        for gateway in self._sink.gateways if clusters else ():
+            for cluster, loads in self._heard(dict.fromkeys(clusters, gateway), now).items():
+                if loads:
+                    found.setdefault(cluster, {}).update(loads)
+        return found
 
 
 def led_to(plan: ModelPlan) -> frozenset[str]:

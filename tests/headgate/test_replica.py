@@ -103,7 +103,15 @@ def test_it_tells_where_routes_lead_and_what_its_envoys_have(local: Local) -> No
     found = local.report(MODEL, clusters=(V1, V2, f"{V1}~shadow"))
     assert found.routed == {V1}
     assert found.loads == {V1: {}, V2: {}}, "nobody has a cluster for copies"
-    assert local.loads.watched == [("default", [V1, V2])]
+    assert local.loads.watched[0] == ("default", [V1, V2])
+
+
+def test_it_passes_on_what_envoys_report_of_clusters_that_they_have_from_another_replica(local: Local) -> None:
+    local.loads.heard = {"default/gone/v1": {"e1": Heard(1, NOW)}}
+    found = local.report("default/gone", clusters=("default/gone/v1", "default/gone/v2"))
+    assert found.models == {}
+    assert found.loads == {"default/gone/v1": {"e1": Load(1, 0.0)}}
+    assert local.loads.watched == [("default", ["default/gone/v1", "default/gone/v2"])]
 
 
 def test_what_an_envoy_lacks_is_as_new_as_the_plan_that_it_lacks(local: Local) -> None:
