@@ -24,7 +24,7 @@ format: $(STAMP)
 	$(BIN)/ruff format --quiet .
 
 bench: $(STAMP)
-	for name in sticky fanout convergence coldstart storm; do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
+	for name in sticky fanout convergence coldstart storm kubernetes; do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

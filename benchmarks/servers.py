@@ -2,6 +2,7 @@
 
 `python benchmarks/servers.py http v1 v2` listens on a free port per version, tells them as one JSON line, and serves
 until its standard input ends. `grpc` answers any unary method with the version's name as the whole message.
+`http@ADDRESS` listens there instead of on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ class Answer(asyncio.Protocol):
             self._transport.write(self._answer * requests)
 
 
-async def http(versions: list[str]) -> dict[str, int]:
+async def http(versions: list[str], address: str) -> dict[str, int]:
     loop = asyncio.get_running_loop()
     ports = {}
     for version in versions:
-        server = await loop.create_server(partial(Answer, version), "127.0.0.1", 0)
+        server = await loop.create_server(partial(Answer, version), address, 0)
         ports[version] = server.sockets[0].getsockname()[1]
     return ports
 
@@ -47,7 +48,7 @@ async def http(versions: list[str]) -> dict[str, int]:
 _kept: list[Any] = []
 
 
-async def grpc(versions: list[str]) -> dict[str, int]:
+async def grpc(versions: list[str], address: str) -> dict[str, int]:
     import grpc as library
 
     ports = {}
@@ -62,7 +63,7 @@ async def grpc(versions: list[str]) -> dict[str, int]:
         server.add_generic_rpc_handlers(
             (library.method_handlers_generic_handler(*_service(ANY_METHOD, handler)),),
         )
-        ports[version] = server.add_insecure_port("127.0.0.1:0")
+        ports[version] = server.add_insecure_port(f"{address}:0")
         await server.start()
         _kept.append(server)
     return ports
@@ -73,18 +74,19 @@ def _service(path: str, handler: Any) -> tuple[str, dict[str, Any]]:
     return service, {method: handler}
 
 
-KINDS: dict[str, Callable[[list[str]], Coroutine[Any, Any, dict[str, int]]]] = {"http": http, "grpc": grpc}
+KINDS: dict[str, Callable[[list[str], str], Coroutine[Any, Any, dict[str, int]]]] = {"http": http, "grpc": grpc}
 
 
 async def serve(kind: str, versions: list[str]) -> None:
-    ports = await KINDS[kind](versions)
+    name, _, address = kind.partition("@")
+    ports = await KINDS[name](versions, address or "127.0.0.1")
     print(json.dumps({"event": "listening", "ports": ports}), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
 def main() -> None:
     runner = asyncio.run
-    if sys.argv[1] == "http":
+    if sys.argv[1].startswith("http"):
         try:
             import uvloop
         except ImportError:
