@@ -100,14 +100,16 @@ def test_an_envoy_without_load_reports_gets_time_instead():
 def test_an_envoy_may_report_to_another_replica_than_the_one_it_has_its_routes_from():
     drain = Drain()
 
-    def both(*loads: tuple[int, float]) -> tuple[Report, Report]:
-        heard = said("b", nodes=(), reporting=("envoy-1",), loads={"envoy-1": one for one in loads})
-        return said("a", reporting=()), heard
+    def both(loads: dict[str, tuple[int, float]]) -> tuple[Report, Report]:
+        return said("a", reporting=()), said("b", nodes=(), reporting=("envoy-1",), loads=loads)
 
-    assert drain.at(0, *both()).why == "waiting for a load report about v1 of shop/iris from envoy-1"
-    assert drain.at(5, *both((2, 0.0))).why == "waiting for 2 requests in progress at v1 of shop/iris on envoy-1"
-    assert not drain.at(5, *both((0, 4.5))).release
-    assert drain.at(5, *both((0, 0.0))).release
+    assert drain.at(0, *both({})).why == "waiting for a load report about v1 of shop/iris from envoy-1"
+    assert (
+        drain.at(5, *both({"envoy-1": (2, 0.0)})).why
+        == "waiting for 2 requests in progress at v1 of shop/iris on envoy-1"
+    )
+    assert not drain.at(5, *both({"envoy-1": (0, 4.5)})).release
+    assert drain.at(5, *both({"envoy-1": (0, 0.0)})).release
 
 
 def test_an_envoy_that_two_replicas_hear_of_is_idle_when_both_say_so():
