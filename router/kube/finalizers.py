@@ -73,7 +73,10 @@ class _Drain:
 
 
 class Finalizers:
-    """`run` is for one term at a time. `quiet_since` tells when replicas last came or went (Members.quiet_since)."""
+    """`run` is for one term at a time. `quiet_since` tells when replicas last came or went (Members.quiet_since).
+
+    `told` is called with what began or ceased to drain, or has something new to tell after a while.
+    """
 
     def __init__(
         self,
@@ -85,13 +88,14 @@ class Finalizers:
         *,
         types: Mapping[str, ResourceType] = BUILT_IN,
         quiet_since: Callable[[], float] = lambda: float("-inf"),
+        told: Callable[[Reference], None] = lambda reference: None,
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client, self._view, self._engine, self._fleet, self._events = client, view, engine, fleet, events
         self._protectable = frozenset(short for short, kind in types.items() if protectable(kind))
-        self._quiet_since = quiet_since
+        self._quiet_since, self._told = quiet_since, told
         self._pace = pace or Pace()
         self._clock, self._wall = clock, wall
         self._queue = Queue(clock=clock)
@@ -210,6 +214,7 @@ class Finalizers:
             self._drains.pop(resource.reference, None)
             return
         drain = self._drains.pop(resource.reference, None)
+        self._told(resource.reference)
         log.log(logging.WARNING if found.warning else logging.INFO, "%s: released: %s", resource.reference, found.why)
         if drain is not None and (found.warning or drain.told_at is not None):
             took = f"released after {self._clock() - drain.since:.0f} s: {found.why}"
@@ -290,6 +295,7 @@ class Finalizers:
             elif drain.told_at is None or now - drain.told_at >= self._pace.told_again:
                 drain.told_at = now
                 self._tell(drain.resource, "Draining", f"{drain.verdict.why}, at most {deadline:g} s")
+                self._told(reference)
 
     def _users(self, reference: Reference, drain: _Drain) -> frozenset[User]:
         return frozenset(
