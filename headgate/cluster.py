@@ -17,15 +17,17 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from headgate.config import Config
 from headgate.replica import LocalReplica
+from router.cluster.resource import Reference
 from router.engine import Engine
 from router.kube.client import Client
+from router.kube.election import Timing
 from router.kube.elector import Elector, Term
 from router.kube.events import Events
 from router.kube.finalizers import Finalizers
-from router.kube.members import Members
+from router.kube.members import Member, Members, MemberTiming
 from router.kube.peers import Peers
 from router.kube.states import States
-from router.kube.status_writer import StatusWriter
+from router.kube.status_writer import Counters, StatusWriter
 from router.sources.kubernetes import Kubernetes
 from router.store import Store
 
@@ -55,11 +57,18 @@ class ClusterParts:
         self._members: Members | None = None
         self._elector: Elector | None = None
         self._writer: StatusWriter | None = None
+        self._finalizers: Finalizers | None = None
 
     async def run(self, http_port: int) -> None:
         """Take part: be found by the other replicas, and write while leading. Cancel it to leave."""
         section, client, identity = self._config.kubernetes, self._client, self._replica.identity
-        members = Members(client, self.namespace, identity, f"{self._advertised()}:{http_port}")
+        members = Members(
+            client,
+            self.namespace,
+            identity,
+            f"{self._advertised()}:{http_port}",
+            timing=MemberTiming.of(section.lease_duration),
+        )
         events = Events(client, identity)
         async with Peers(self._replica, members) as peers:
             finalizers = Finalizers(
@@ -70,6 +79,7 @@ class ClusterParts:
                 events,
                 types=section.types,
                 quiet_since=members.quiet_since,
+                told=lambda reference: self.progress({model for model, _ in self.source.users(reference)}),
             )
 
             def drains(model: str) -> Iterator[str]:
@@ -95,10 +105,13 @@ class ClusterParts:
                     for work in (writer.run(term), finalizers.run(term), events.run(term), members.sweep(term)):
                         group.create_task(work)
 
-            elector = Elector(client, self.namespace, section.lease_name, lead, identity=identity)
+            timing = Timing.of(section.lease_duration)
+            elector = Elector(client, self.namespace, section.lease_name, lead, identity=identity, timing=timing)
             self._states.changed = writer.mark
             self._engine.follow(writer.mark)
-            self._members, self._elector, self._writer = members, elector, writer
+            for model in self._engine.models():
+                writer.mark(model)
+            self._members, self._elector, self._writer, self._finalizers = members, elector, writer, finalizers
             async with asyncio.TaskGroup() as group:
                 group.create_task(members.run())
                 await members.synced.wait()
@@ -110,15 +123,34 @@ class ClusterParts:
             for model in models:
                 self._writer.mark(model)
 
+    @property
+    def leads(self) -> bool:
+        """Whether this replica writes."""
+        return self._elector is not None and self._elector.leading
+
+    def members(self) -> tuple[Member, ...]:
+        """Live replicas, this one included once it takes part."""
+        return self._members.live() if self._members is not None else ()
+
+    def draining(self) -> Mapping[Reference, str]:
+        """What waits for its last requests, and why; only the leader knows."""
+        return self._finalizers.draining() if self._finalizers is not None else {}
+
+    def written(self) -> Counters | None:
+        return self._writer.counters if self._writer is not None else None
+
     def notes(self) -> Mapping[str, str]:
         """What people should know, for /readyz?verbose."""
         trouble = self.source.trouble
         leader = self._elector.holder if self._elector else ""
-        return {
+        if leader == self._replica.identity:
+            leader += " (this replica)"
+        found = {
             "API server": f"{trouble}; what was seen last stays in force" if trouble else "followed",
-            "leader": f"{leader}{' (this replica)' if leader == self._replica.identity else ''}" or "none",
-            "replicas": ", ".join(one.identity for one in self._members.live()) if self._members else "none",
+            "leader": leader or ("unknown" if trouble else "none"),
+            "replicas": ", ".join(f"{one.identity} at {one.address}" for one in self.members()) or "none",
         }
+        return found | {f"draining {reference}": why for reference, why in self.draining().items()}
 
     def _advertised(self) -> str:
         """Where the other replicas find us: as configured, the pod's address, or that of this host."""

@@ -29,7 +29,7 @@ from router.problem import Problem
 from router.rules import Broken
 from router.schema import Part
 from router.state_file import NAME
-from router.values import Duration, Label, PositiveDuration, Text, fault, is_ip, shown
+from router.values import Duration, Label, PositiveDuration, Text, duration_text, fault, is_ip, shown
 from router.words import in_our_words
 from xds import ir
 
@@ -64,6 +64,15 @@ def _needed(address: str) -> str:
     if not address:
         raise fault("is empty", "write 0.0.0.0 for all addresses, 127.0.0.1 for this machine only")
     return address
+
+
+def _lease_duration(seconds: float) -> float:
+    if not 3 <= seconds <= 300 or seconds != round(seconds):
+        raise fault(
+            f"must be whole seconds from 3s to 300s, not {duration_text(seconds)}",
+            "a Lease holds whole seconds, and has to be renewed several times within them",
+        )
+    return seconds
 
 
 Address = Annotated[Text, AfterValidator(_needed)]
@@ -168,7 +177,8 @@ class Kubernetes(Part):
     """Which cluster is followed, and how this replica takes part in it.
 
     `namespace`: only this one, which needs no ClusterRole. `lease_namespace`: where replicas meet, by default the
-    pod's. `advertise`: the IP address under which other replicas reach this one's HTTP.
+    pod's. `lease_duration`: how long a replica that died without a word is waited for. `advertise`: the IP address
+    under which other replicas reach this one's HTTP.
     """
 
     enabled: Annotated[bool, Strict()] = False
@@ -177,6 +187,7 @@ class Kubernetes(Part):
     context: Text | None = None
     lease_namespace: Label | None = None
     lease_name: Label = "headgate"
+    lease_duration: Annotated[PositiveDuration, AfterValidator(_lease_duration)] = 15.0
     advertise: Annotated[Text, AfterValidator(_ip)] | None = None
     watch_timeout: PositiveDuration = 60.0
     modelmesh: ModelMesh = ModelMesh()

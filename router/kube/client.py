@@ -79,26 +79,27 @@ class _Access:
     namespace: str
 
 
-async def connect(*, kubeconfig: Path | None = None, context: str | None = None) -> Client:
+async def connect(*, kubeconfig: Path | None = None, context: str | None = None, agent: str = "headgate") -> Client:
     """As kubectl looks for a cluster: the given file, else $KUBECONFIG, else ~/.kube/config, else the pod's account.
 
-    Raises NoCluster. Nothing is sent yet: a server that is down is no reason not to start.
+    Raises NoCluster. Nothing is sent yet: a server that is down is no reason not to start. `agent` is the User-Agent:
+    what comes before its "/" is who wrote a field, all of it is in the server's audit log.
     """
     load = _loader(kubeconfig, context)
-    return Client(await load(), load)
+    return Client(await load(), load, agent)
 
 
 class Client:
     """Close it, or use it as `async with await connect() as client`."""
 
-    def __init__(self, access: _Access, load: Callable[[], Awaitable[_Access]]) -> None:
+    def __init__(self, access: _Access, load: Callable[[], Awaitable[_Access]], agent: str = "headgate") -> None:
         self._access = access
         self._load = load
         self._reloaded_at = time.monotonic()
         # No limit: every watch keeps a connection for itself, and a request must not queue behind them.
         connector = aiohttp.TCPConnector(limit=0, socket_factory=_socket, ttl_dns_cache=10)
-        agent = {"User-Agent": "headgate"}
-        self._session = aiohttp.ClientSession(connector=connector, trust_env=True, read_bufsize=_BUFFER, headers=agent)
+        named = {"User-Agent": agent}
+        self._session = aiohttp.ClientSession(connector=connector, trust_env=True, read_bufsize=_BUFFER, headers=named)
 
     async def __aenter__(self) -> Client:
         return self

@@ -33,6 +33,13 @@ class Timing:
         if not 0 < self.renew < self.deadline < self.duration:
             raise ValueError(f"renew < deadline < duration is needed, not {self}")
 
+    @classmethod
+    def of(cls, duration: float) -> Timing:
+        """For another duration, in the proportions of the default."""
+        usual = cls()
+        times = duration / usual.duration
+        return cls(duration, usual.deadline * times, usual.renew * times, usual.poll * times)
+
 
 @dataclass(frozen=True, slots=True)
 class Read:

@@ -76,8 +76,9 @@ class Elector:
 
     @property
     def holder(self) -> str:
-        """Who leads, as far as is known; empty if nobody does."""
-        return self._election.holder
+        """Who leads, as far as is known; empty if nobody does, or if it was us until we could not renew."""
+        holder = self._election.holder
+        return "" if holder == self.identity and not self.leading else holder
 
     async def run(self) -> None:
         try:

@@ -36,6 +36,12 @@ class MemberTiming:
     remove: float = 600.0
     sweep: float = 60.0
 
+    @classmethod
+    def of(cls, duration: float) -> MemberTiming:
+        """For another duration, with as many renewals in it as in the default."""
+        usual = cls()
+        return cls(duration, usual.renew * duration / usual.duration)
+
 
 class Members:
     """Run `run` on every replica, and `sweep` on the leader. `http_address` is where the others reach us, IP:PORT."""

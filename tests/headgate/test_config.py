@@ -125,6 +125,14 @@ MISTAKES = {
     "http: {address: ''}": [
         "headgate.yaml:1: http.address: is empty (write 0.0.0.0 for all addresses, 127.0.0.1 for this machine only)"
     ],
+    "kubernetes: {leaseDuration: 2s}": [
+        "headgate.yaml:1: kubernetes.leaseDuration: must be whole seconds from 3s to 300s, not 2s "
+        "(a Lease holds whole seconds, and has to be renewed several times within them)"
+    ],
+    "kubernetes: {leaseDuration: 4500ms}": [
+        "headgate.yaml:1: kubernetes.leaseDuration: must be whole seconds from 3s to 300s, not 4.5s "
+        "(a Lease holds whole seconds, and has to be renewed several times within them)"
+    ],
     "xds: {port: 1}\nxds: {port: 2}": ["headgate.yaml:2: xds: key 'xds' is given twice (keep one of them)"],
     "[]": ["headgate.yaml:1: must be a mapping, not a list (write its fields as name: value)"],
     "xds: {}\n---\nxds: {}": [

@@ -132,6 +132,17 @@ def test_a_kubeconfig_tells_the_context_and_its_namespace(tmp_path):
         asyncio.run(found(context="three"))
 
 
+def test_the_server_hears_who_asks(tmp_path):
+    async def ask() -> None:
+        async with ApiServer() as api:
+            file = api.kubeconfig(tmp_path / "config")
+            async with await connect(kubeconfig=file, agent="headgate/one_2") as client:
+                await client.get("/api/v1/services")
+            assert [one.user_agent for one in api.requests] == ["headgate/one_2"]
+
+    asyncio.run(ask())
+
+
 @pytest.mark.parametrize("text", [None, "", "[]", "{", "clusters: 5"])
 def test_no_usable_kubeconfig_is_told_with_what_to_do(tmp_path: Path, monkeypatch, text):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)

@@ -222,6 +222,11 @@ def test_timings_that_could_overlap_are_refused():
         Timing(duration=10.0, deadline=10.0)
 
 
+def test_another_duration_keeps_the_proportions():
+    assert Timing.of(15.0) == Timing()
+    assert Timing.of(3.0) == Timing(duration=3.0, deadline=2.0, renew=0.4, poll=0.2)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
 def test_there_is_never_more_than_one_leader(seed):

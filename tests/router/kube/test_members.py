@@ -60,6 +60,11 @@ async def replicas(it: Any, names: str) -> AsyncIterator[list[Replica]]:
             await one.stop()
 
 
+def test_another_duration_is_renewed_as_often():
+    assert MemberTiming.of(15.0) == MemberTiming()
+    assert MemberTiming.of(3.0) == MemberTiming(duration=3.0, renew=1.0)
+
+
 def test_members_see_each_other_and_take_their_leases_with_them(on_cluster):
     async def test(it: Any) -> None:
         async with replicas(it, "ab") as (a, b):
