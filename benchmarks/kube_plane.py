@@ -89,8 +89,8 @@ class Api:
 class Serve:
     """One `headgate serve --kubernetes` process."""
 
-    def __init__(self, kubeconfig: str, folder: Path) -> None:
-        self.xds, self.http = free_port(), free_port()
+    def __init__(self, kubeconfig: str, folder: Path, ports: tuple[int, int] | None = None) -> None:
+        self.xds, self.http = ports or (free_port(), free_port())
         config = folder / "headgate.yaml"
         config.write_text(CONFIG)
         self.log = folder / "serve.log"
