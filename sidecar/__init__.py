@@ -1,1 +1,1 @@
-"""Beside every Envoy: metrics per model version, and Python plugins on the request path. Imports none of our packages."""
+"""Beside every Envoy: metrics per model version, and Python plugins on the request path. Imports nothing of ours."""

@@ -1,0 +1,198 @@
+"""Counters, gauges and histograms by name, as plugins make them: bounded, and read out as families for Prometheus."""
+
+from __future__ import annotations
+
+import re
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+Kind = Literal["counter", "gauge", "histogram"]
+Labels = tuple[tuple[str, str], ...]
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of a family: `suffix` is "", "_total", "_bucket", "_sum" or "_count"."""
+
+    suffix: str
+    labels: Labels
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric with its samples. The name has no `_total`."""
+
+    name: str
+    kind: Kind
+    help: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(slots=True)
+class _Series:
+    value: float = 0.0
+    counts: list[int] = field(default_factory=list)
+
+
+class Instrument:
+    """What the three kinds have in common: a series for each set of label values."""
+
+    kind: Kind
+
+    def __init__(self, owner: Instruments, name: str, help: str, labels: tuple[str, ...]) -> None:
+        self.name = name
+        self.help = help
+        self.labels = labels
+        self._owner = owner
+        self._series: dict[tuple[str, ...], _Series] = {}
+
+    def _at(self, labels: dict[str, str]) -> _Series | None:
+        """The series of these labels, or None when there is no room for another."""
+        if len(labels) != len(self.labels):
+            raise ValueError(f"{self.name} has the labels {list(self.labels)}, not {sorted(labels)}")
+        try:
+            key = tuple([str(labels[name]) for name in self.labels])
+        except KeyError:
+            raise ValueError(f"{self.name} has the labels {list(self.labels)}, not {sorted(labels)}") from None
+        series = self._series.get(key)
+        if series is None and self._owner._room():
+            series = self._series[key] = self._new()
+        return series
+
+    def _new(self) -> _Series:
+        return _Series()
+
+    def family(self, prefix: str) -> Family:
+        """What Prometheus is to be told."""
+        suffix = "_total" if self.kind == "counter" else ""
+        return Family(
+            prefix + self.name,
+            self.kind,
+            self.help or self.name.replace("_", " "),
+            tuple(Sample(suffix, tuple(zip(self.labels, key, strict=True)), one.value) for key, one in self._read()),
+        )
+
+    def _read(self) -> list[tuple[tuple[str, ...], _Series]]:
+        return list(self._series.items())
+
+
+class Counter(Instrument):
+    """Grows only."""
+
+    kind: Kind = "counter"
+
+    def add(self, amount: float = 1, **labels: str) -> None:
+        if not amount >= 0:
+            raise ValueError(f"{self.name} is a counter: it cannot be changed by {amount}")
+        with self._owner._lock:
+            series = self._at(labels)
+            if series is not None:
+                series.value += amount
+
+
+class Gauge(Instrument):
+    """Goes up and down."""
+
+    kind: Kind = "gauge"
+
+    def set(self, value: float, **labels: str) -> None:
+        with self._owner._lock:
+            series = self._at(labels)
+            if series is not None:
+                series.value = float(value)
+
+
+class Histogram(Instrument):
+    """How often a value was at most so much."""
+
+    kind: Kind = "histogram"
+
+    def __init__(
+        self, owner: Instruments, name: str, help: str, labels: tuple[str, ...], buckets: Sequence[float]
+    ) -> None:
+        super().__init__(owner, name, help, labels)
+        self.buckets = tuple(sorted(float(one) for one in buckets))
+
+    def observe(self, value: float, **labels: str) -> None:
+        with self._owner._lock:
+            series = self._at(labels)
+            if series is not None:
+                series.value += value
+                series.counts[bisect_left(self.buckets, value)] += 1
+
+    def _new(self) -> _Series:
+        return _Series(counts=[0] * (len(self.buckets) + 1))
+
+    def family(self, prefix: str) -> Family:
+        samples: list[Sample] = []
+        for key, series in self._read():
+            labels = tuple(zip(self.labels, key, strict=True))
+            total = 0
+            for limit, count in zip((*self.buckets, float("inf")), series.counts, strict=True):
+                total += count
+                le = "+Inf" if limit == float("inf") else f"{limit:g}"
+                samples.append(Sample("_bucket", (*labels, ("le", le)), total))
+            samples += (Sample("_sum", labels, series.value), Sample("_count", labels, total))
+        return Family(prefix + self.name, self.kind, self.help or self.name.replace("_", " "), tuple(samples))
+
+
+_Instrument = TypeVar("_Instrument", bound=Instrument)
+
+
+class Instruments:
+    """The metrics of one plugin. Beyond `limit` series new ones are dropped, and `dropped` counts how often."""
+
+    def __init__(self, limit: int = 1000) -> None:
+        self.limit = limit
+        self.dropped = 0
+        self._series = 0
+        self._by_name: dict[str, Instrument] = {}
+        self._lock = threading.Lock()
+
+    def counter(self, name: str, help: str = "", labels: Sequence[str] = ()) -> Counter:
+        """The counter of this name, made at the first call. Leave out `_total`."""
+        return self._named(Counter(self, name, help, tuple(labels)))
+
+    def gauge(self, name: str, help: str = "", labels: Sequence[str] = ()) -> Gauge:
+        """The gauge of this name, made at the first call."""
+        return self._named(Gauge(self, name, help, tuple(labels)))
+
+    def histogram(
+        self, name: str, help: str = "", labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS
+    ) -> Histogram:
+        """The histogram of this name, made at the first call."""
+        return self._named(Histogram(self, name, help, tuple(labels), buckets))
+
+    def families(self, prefix: str = "") -> tuple[Family, ...]:
+        """All metrics as they are now."""
+        with self._lock:
+            return tuple(one.family(prefix) for one in self._by_name.values())
+
+    def _named(self, made: _Instrument) -> _Instrument:
+        with self._lock:
+            there = self._by_name.get(made.name)
+            if there is None:
+                if not _NAME.match(made.name) or made.name.endswith("_total"):
+                    raise ValueError(f"{made.name!r} cannot be the name of a metric: [a-z][a-z0-9_]*, without _total")
+                if len(self._by_name) >= self.limit:
+                    raise ValueError(f"no room for the metric {made.name!r}: there are {self.limit}")
+                self._by_name[made.name] = made
+                return made
+        if type(there) is not type(made) or there.labels != made.labels:
+            raise ValueError(f"{made.name!r} is a {there.kind} with the labels {list(there.labels)} already")
+        return there
+
+    def _room(self) -> bool:
+        if self._series >= self.limit:
+            self.dropped += 1
+            return False
+        self._series += 1
+        return True
