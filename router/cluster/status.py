@@ -158,6 +158,18 @@ def only_counts(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     return _without_counts(before) == _without_counts(after)
 
 
+def only_waits(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether nothing is new but that Envoys, which had all of it, are waited for: they may be connecting again."""
+    was, now = condition(before, PROGRAMMED), condition(after, PROGRAMMED)
+    if was.get("status") != "True" or now.get("reason") not in (PENDING, UNREACHABLE, NO_ENVOYS):
+        return False
+    others = [
+        {**status, "conditions": [one for one in mappings(status, "conditions") if one.get("type") != PROGRAMMED]}
+        for status in (before, after)
+    ]
+    return only_counts(*others)
+
+
 def merge_patch(before: Any, after: Mapping[str, Any]) -> JsonObject:
     """What makes `after` of `before` (RFC 7386): fields that are gone become null, lists are replaced."""
     before = before if isinstance(before, Mapping) else {}

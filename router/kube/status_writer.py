@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.cluster.objects import part
-from router.cluster.status import Known, happenings, merge_patch, only_counts, status_of, unsettled
+from router.cluster.status import Known, happenings, merge_patch, only_counts, only_waits, status_of, unsettled
 from router.engine import ModelStatus
 from router.kube import queue
 from router.kube.client import ApiFault, Client
@@ -42,6 +42,9 @@ _LOOKS = 200.0
 """Such looks a second, over all models."""
 _LAZY = 20.0
 """Writes a second that tell nothing but numbers of Envoys."""
+_PATIENCE = 5.0
+"""Seconds for which an Envoy that had everything may be away or behind before a status says so. A replica that is
+replaced, or a new leader, would else have thousands of statuses written for a moment's sake."""
 _TOGETHER = 64
 """Models in one question to the fleet: they become part of a URL."""
 _PULSE = 5.0
@@ -84,6 +87,7 @@ class StatusWriter:
         clock: Callable[[], float] = time.time,
         pulse: float = _PULSE,
         lazy: float = _LAZY,
+        patience: float = _PATIENCE,
     ) -> None:
         self._client = client
         self._view = view
@@ -104,6 +108,8 @@ class StatusWriter:
         self._known: set[str] = set()
         self._own: dict[str, tuple[str, Mapping[str, Any]]] = {}  # newer than what the view has, by what it had
         self._waits: dict[str, float] = {}  # of the unsettled
+        self._patience = patience
+        self._behind: dict[str, float] = {}  # since when Envoys that had everything are not there, or behind
         self._writes = self._conflicts = self._failures = 0
         self._routemaps: dict[str, Mapping[str, Any]] = {}  # the status that they would have
         self._leading = False
@@ -142,6 +148,7 @@ class StatusWriter:
             self._turns.clear()
             self._own.clear()
             self._waits.clear()
+            self._behind.clear()
             self._routemaps.clear()
 
     def _followed(self, model: str) -> None:
@@ -164,6 +171,7 @@ class StatusWriter:
         self._queue.drop(model)
         self._own.pop(model, None)
         self._waits.pop(model, None)
+        self._behind.pop(model, None)
         self._turns.give_back(model)
 
     async def _see_to(self, model: str, term: Term) -> None:
@@ -191,6 +199,9 @@ class StatusWriter:
             self._look_again(model)
             return
         before = known.previous
+        if self._may_pass(model, before, status):
+            self._look_again(model)
+            return
         if rollout.get("kind") == _ROUTEMAP:
             if model in self._routemaps:  # the first look is no news
                 self._tell(rollout, before, status)
@@ -210,6 +221,14 @@ class StatusWriter:
             self._look_again(model)
         else:
             self._waits.pop(model, None)
+
+    def _may_pass(self, model: str, before: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+        """Whether only Envoys are missing that may be back in a moment."""
+        if not only_waits(before, status):
+            self._behind.pop(model, None)
+            return False
+        now = time.monotonic()
+        return now - self._behind.setdefault(model, now) < self._patience
 
     def _look_again(self, model: str) -> None:
         """Soon, then less and less often; and not too many at once."""

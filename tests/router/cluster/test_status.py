@@ -20,6 +20,7 @@ from router.cluster.status import (
     happenings,
     merge_patch,
     only_counts,
+    only_waits,
     spread,
     status_of,
     unsettled,
@@ -304,6 +305,26 @@ def test_only_counts_of_envoys_are_lazy():
     assert only_counts(before, after)
     story.envoys.join("d")
     assert not only_counts(after, story.look()), "it is no longer programmed"
+
+
+def test_only_envoys_that_had_everything_may_be_waited_for_in_silence():
+    story = Story()
+    story.envoys.ack()
+    before = story.look()
+    assert not only_waits(before, before)
+    story.envoys.join("c")
+    assert only_waits(before, story.look())
+    for nodes in story.envoys.nodes.values():
+        nodes.clear()
+    gone = story.look()
+    assert only_waits(before, gone)
+    assert not only_waits(gone, gone), "it has been told"
+    story.envoys.join("a")
+    story.envoys.words["a"] = "rejected: no"
+    assert not only_waits(before, story.look()), "a refusal does not pass"
+    story.envoys.words.clear()
+    story.replica.put(story.raw, v1=REFUSED)
+    assert not only_waits(before, story.look()), "the traffic moves"
 
 
 def test_events_tell_changes_of_state():

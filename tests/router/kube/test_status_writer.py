@@ -254,6 +254,45 @@ def test_an_envoy_that_comes_is_counted_lazily(on_cluster):
     on_cluster(body)
 
 
+def test_envoys_that_are_back_in_a_moment_are_not_written_about(on_cluster):
+    async def body(cluster):
+        with_rollouts(cluster, rollout())
+        plane = Plane(cluster, patience=60.0)
+        plane.envoys.join("a")
+        plane.envoys.prompt = True
+        async with plane.leading():
+            await plane.until(programmed)
+            await plane.quiet()
+            before, written = status(cluster), writes(cluster)
+            plane.envoys.prompt = False
+            for nodes in ({}, {"a": {}}):  # gone, and connected again without anything
+                plane.envoys.nodes["us"] = nodes
+                asked = len(plane.envoys.asked)
+                plane.writer.mark(WISDOM)
+                await cluster.until(lambda asked=asked: len(plane.envoys.asked) > asked + 3)
+            plane.envoys.ack()
+            await plane.quiet()
+            assert status(cluster) == before
+            assert writes(cluster) == written
+
+    on_cluster(body)
+
+
+def test_envoys_that_stay_away_are_written_about(on_cluster):
+    async def body(cluster):
+        with_rollouts(cluster, rollout())
+        plane = Plane(cluster, patience=0.3)
+        plane.envoys.join("a")
+        plane.envoys.prompt = True
+        async with plane.leading():
+            await plane.until(programmed)
+            plane.envoys.nodes["us"] = {}
+            found = await plane.until(lambda found: found["envoys"] == "0/0")
+            assert condition(found, "Programmed")["reason"] == "NoEnvoys"
+
+    on_cluster(body)
+
+
 def test_a_storm_of_conflicts_passes(on_cluster):
     async def body(cluster):
         with_rollouts(cluster)
