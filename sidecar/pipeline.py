@@ -163,7 +163,7 @@ def metric_word(name: str) -> str:
 
 
 def _edit(one: Bound, entry: Entry, now: float) -> None:
-    """A line that a plugin failed to redact must not be written as it is: its texts are left out, whatever the policy."""
+    """A line that a plugin failed to redact is not written as it is: its texts are left out, whatever the policy."""
     done = False
     if not one.health.suspended(now):
         done, _ = one.guard("on_log", lambda: one.plugin.on_log(entry), now)
