@@ -115,6 +115,7 @@ class Cluster:
                 progress(f"... {found}")
             await asyncio.sleep(0.25)
         self.started["first status"] = first or 0.0
+        self.started["CPU s until all is written"] = self.serve.cpu_seconds()
 
     async def until(self, holds: Callable[[], bool], within: float, every: float) -> None:
         async with asyncio.timeout(within):
