@@ -67,3 +67,23 @@ def test_it_refuses_what_the_parser_refuses() -> None:
         assert "primary must be the name of a version" in said["message"]
 
     with_crd(body)
+
+
+def test_a_version_left_out_of_an_apply_goes_with_its_name_and_its_defaults() -> None:
+    async def run() -> None:
+        async with ApiServer() as api, aiohttp.ClientSession() as session:
+            api.create(yaml.safe_load(CRD.read_text()))
+
+            async def applied(*versions: str) -> Any:
+                document = yaml.safe_load(ROLLOUT)
+                one = document["spec"]["versions"][0]
+                document["spec"]["versions"] = [{**one, "name": name} for name in versions]
+                url = f"{api.url}{ROLLOUTS}/iris?fieldManager=test"
+                headers = {"Content-Type": "application/apply-patch+yaml"}
+                async with session.patch(url, json=document, headers=headers) as answer:
+                    return [one["name"] for one in (await answer.json())["spec"]["versions"]]
+
+            assert await applied("v1", "v2") == ["v1", "v2"]
+            assert await applied("v1") == ["v1"]
+
+    asyncio.run(run())

@@ -187,7 +187,7 @@ def apply(
     taken = set().union(*(held[id(entry)] for entry in others)) if others else set()
     shared = {path[:size] for path in taken for size in range(1, len(path) + 1)}
     result: dict[str, Any] = copy.deepcopy(current)
-    for path in sorted(mine - want.keys(), key=len, reverse=True):
+    for path in sorted(mine - want.keys(), key=len):  # an item before its parts, among them the key that names it
         if path not in shared and not any(other[: len(path)] == path for other in want):
             _remove(result, path, resolve(schema))
     result = _merge(result, {k: v for k, v in wanted.items() if k != "metadata"}, resolve(schema))
