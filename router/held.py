@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from router.schema import Match, Mirror, ModelRollout, Strategy, Version
+from router.schema import MAX_WEIGHT, Match, Mirror, ModelRollout, Strategy, Version
 
 _TRAFFIC = {"weight", "match", "mirror"}
 
@@ -42,10 +42,12 @@ def held(rollout: ModelRollout, kept: str) -> ModelRollout:
 def _version(version: Version, kept: Any, primary: bool) -> Version:
     if kept is None:
         return version.model_copy(update={"weight": 0, "match": None, "mirror": None})
-    match, mirror = kept.get("match"), kept.get("mirror")
+    weight, match, mirror = kept.get("weight"), kept.get("match"), kept.get("mirror")
+    if weight is not None and (type(weight) is not int or not 0 <= weight <= MAX_WEIGHT):
+        raise ValueError(f"{weight!r} is no weight")
     return version.model_copy(
         update={
-            "weight": kept.get("weight"),
+            "weight": weight,
             "match": tuple(Match.model_validate(one) for one in match) if match else None,
             "mirror": Mirror.model_validate(mirror) if mirror is not None and not primary else None,
         }

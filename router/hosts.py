@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import insort
+
 from router.problem import Problem
 
 
 class Claims:
-    """The hosts of every model. Owners and contenders of a host stand in line, in the order in which they came."""
+    """The hosts of every model. A host's owner, then those who wait for it, by name.
+
+    Not in the order in which they came: replicas that started at different times would not agree who is next.
+    """
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, str], list[str]] = {}
@@ -23,7 +28,7 @@ class Claims:
         for place in wanted:
             line = self._lines.setdefault(place, [])
             if model not in line:
-                line.append(model)
+                insort(line, model, lo=min(1, len(line)))
         return moved
 
     def release(self, model: str) -> frozenset[str]:

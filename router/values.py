@@ -82,8 +82,17 @@ def _label(value: str) -> str:
     )
 
 
+def is_host(text: str) -> bool:
+    """Whether this is a DNS name in lower case, or an IPv4 address."""
+    return len(text) <= MAX_HOST and bool(_is_host(text)) and all(len(part) <= MAX_LABEL for part in text.split("."))
+
+
+def is_port(number: int) -> bool:
+    return 0 < number < 65536
+
+
 def _host(value: str) -> str:
-    if len(value) <= MAX_HOST and _is_host(value) and not any(len(part) > MAX_LABEL for part in value.split(".")):
+    if is_host(value):
         return value
     if value.startswith("*"):
         raise fault(f"wildcard host {shown(value)} is not supported", "list each host by its full name")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from router.cluster.objects import Object, mapping, mappings, part, text, whole
+from router.values import is_ip, is_port
 from xds.ir import Endpoint
 
 SERVICE_NAME = "kubernetes.io/service-name"
@@ -88,7 +89,9 @@ def _found(endpoint_slice: Object, name: str) -> Iterator[_Found]:
     numbers = [
         number
         for one in mappings(endpoint_slice, "ports")
-        if text(one, "name") == name and one.get("protocol") in (None, "TCP") and (number := whole(one, "port"))
+        if text(one, "name") == name
+        and one.get("protocol") in (None, "TCP")
+        and is_port(number := whole(one, "port") or 0)
     ]
     for one in mappings(endpoint_slice, "endpoints"):
         address = _address(part(one, "addresses", 0))  # the others are the same pod's, and only the first is to be used
@@ -111,12 +114,7 @@ def _found(endpoint_slice: Object, name: str) -> Iterator[_Found]:
 
 def _address(written: object) -> str | None:
     """An IP address in its usual form; None for a DNS name (slices of type FQDN) or anything else."""
-    if not isinstance(written, str):
-        return None
-    try:
-        return str(ipaddress.ip_address(written))
-    except ValueError:
-        return None
+    return str(ipaddress.ip_address(written)) if isinstance(written, str) and is_ip(written) else None
 
 
 def _one_per_pod(found: list[_Found]) -> tuple[Endpoint, ...]:

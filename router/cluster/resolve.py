@@ -24,7 +24,7 @@ from router.cluster.weight import override
 from router.problem import Problem
 from router.schema import KIND, NO_BACKEND, Backend, Mirror, ModelRollout, SharedServer, Strategy, Version
 from router.site import Site
-from router.values import is_ip
+from router.values import is_host, is_ip, is_port, shown
 from xds.ir import Endpoint
 
 References = Mapping[str, tuple[Reference, ...]]
@@ -211,6 +211,8 @@ def _site(found: Server | Problem | tuple[Endpoint, ...], state: Readiness, aski
 
 def _by_dns(found: Server, name: str, state: Readiness) -> Site:
     port = found.port if isinstance(found.port, int) else 80
+    if not (is_host(name) or is_ip(name)) or not is_port(port):
+        return _as_found(found, False, f"{shown(name)}, port {port}, is no address of a server", ())
     host = found.host_rewrite or (name if name != found.address else "")
     return Site(
         ready=state.ready,

@@ -23,7 +23,7 @@ from typing import Any
 from router.cluster.backend import ModelMesh
 from router.cluster.drain import FINALIZER
 from router.cluster.endpoints import service_key
-from router.cluster.objects import Object, mapping, part, text
+from router.cluster.objects import Object, mapping, mappings, part, text
 from router.cluster.resolve import UNPROTECTED, References, Resolved, resolve, resolve_routemap
 from router.cluster.resource import BUILT_IN, Reference, ResourceType
 from router.cluster.routemap import KIND_LABEL, SUFFIX, is_routemap, routemap
@@ -144,6 +144,7 @@ class Kubernetes:
     async def _work(self) -> None:
         for one in self.reflectors:
             await one.answered.wait()
+        self._dirty.take()  # marked by the lists, in their order, which is nobody's age
         for model in sorted(self._models(), key=self._age):
             self._dirty.mark(model)
         log.info("%s in the cluster", counted(len(self._models()), "model"))
@@ -166,10 +167,11 @@ class Kubernetes:
 
     def _age(self, model: str) -> tuple[bool, str, str]:
         """Who claims a host first after a restart: who had it before, then who is older, on every replica alike."""
-        obj = self._rollouts.objects.get(model) or self._maps.objects.get(min(self._routemaps[model], default=""), {})
+        maps = self._routemaps.get(model, ())
+        obj = self._rollouts.objects.get(model) or self._maps.objects.get(min(maps, default=""), {})
         refused = any(
             text(one, "type") == "Accepted" and text(one, "status") == "False"
-            for one in part(obj, "status", "conditions") or ()
+            for one in mappings(obj, "status", "conditions")
         )
         return refused, text(obj, "metadata", "creationTimestamp"), model
 
@@ -194,7 +196,7 @@ class Kubernetes:
     def _routemap_changed(self, key: str, obj: Object | None) -> None:
         model = _model_of(key)
         if obj is None:
-            self._routemaps[model].discard(key)
+            _discard(self._routemaps, model, key)
         else:
             self._routemaps[model].add(key)
         self._mark(model)
@@ -215,6 +217,8 @@ class Kubernetes:
         before, now = self._service_of.pop(key, None), service_key(obj) if obj is not None else None
         if before is not None and before != now:
             del self._slices[before][key]
+            if not self._slices[before]:
+                del self._slices[before]
         if now is not None and obj is not None:
             self._slices[now][key] = obj
             self._service_of[key] = now
@@ -238,6 +242,8 @@ class Kubernetes:
 
     def _resolve(self, model: str) -> None:
         obj, maps = self._rollouts.objects.get(model), sorted(self._routemaps.get(model, ()))
+        if obj is None:
+            self._read.pop(model, None)
         if obj is None and not maps:
             self._gone(model)
             return
@@ -282,7 +288,6 @@ class Kubernetes:
         return known.result
 
     def _gone(self, model: str) -> None:
-        self._read.pop(model, None)
         self._store.report(f"model {model}", ())
         known = self._resolved.get(model)
         if known is not None:
@@ -366,17 +371,22 @@ class Kubernetes:
         if not self._former[model]:
             del self._former[model]
         present = self._resolved.get(model)
-        for one in listed:
-            own = self._own(one)
+        asked = {self._own(one) for one in present.asked} if present else set()
+        for own in map(self._own, listed):
             if present is None or version not in present.resources:
                 _discard(self._users, own, (model, version))
-            if present is None or one not in present.asked:
+            if own not in asked:
                 _discard(self._asking, own, model)
             self._tell_resource(own)
+        self._remember_former(model)  # others may linger by the same resource
 
     def _lingering(self, model: str) -> frozenset[str]:
+        """Which versions linger. What a present version consists of as well keeps its finalizer for that one's sake:
+        waiting for it, a version that was renamed would linger for ever."""
+        present = self._resolved.get(model)
+        kept = {self._own(one) for listed in present.resources.values() for one in listed} if present else set()
         for version, listed in tuple(self._former.get(model, {}).items()):
-            if not any(self._drains(self._own(one)) for one in listed):
+            if not any(own not in kept and self._drains(own) for own in map(self._own, listed)):
                 self._drop_former(model, version)
         return frozenset(self._former.get(model, ()))
 

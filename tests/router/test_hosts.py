@@ -69,3 +69,13 @@ def test_every_wanted_host_has_one_owner_and_every_change_of_another_model_is_re
         assert {other for other in before if other != model and claims.held(other) != before[other]} == moved
         held = [host for other in wanted for host in claims.held(other)]
         assert sorted(held) == sorted({host for hosts in wanted.values() for host in hosts})
+
+
+def test_those_who_wait_stand_in_the_same_order_whenever_they_came():
+    """Or replicas that started at different times would give a free host to different models."""
+    for order in (("ml/b", "ml/c"), ("ml/c", "ml/b")):
+        claims = Claims()
+        for model in ("ml/z", *order):
+            claims.claim(model, "default", ("x.local",))
+        claims.release("ml/z")
+        assert claims.owner("default", "x.local") == "ml/b"

@@ -173,9 +173,9 @@ def test_a_version_being_drained_keeps_its_addresses_though_its_service_goes_fir
         async with it.running():
             await it.until(lambda: it.weights() == {"v1": 50, "v2": 50})
             it.api.delete("apps/v1", "Deployment", "v2", "default")
+            await it.until(lambda: it.weights() == {"v1": 100})
             it.api.delete("v1", "Service", "v2", "default")
             it.endpoints("v2", 0)
-            await it.until(lambda: it.weights() == {"v1": 100})
             await it.until(lambda: it.source.find(Reference("svc", "v2", "default")) is None)
             assert it.sink.plans["default/iris"].backends[1].endpoints == (Endpoint("10.0.0.1", 8002),)
 
