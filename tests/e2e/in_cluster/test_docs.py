@@ -20,6 +20,7 @@ from pages import Command, Meanwhile, alike, steps
 ROOT = Path(__file__).parents[3]
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "deploy/examples"
 HOST = "wisdom.modelmesh-serving"
+ISVC = ("serving.kserve.io/v1beta1", "InferenceService")
 _END = "--- end of this command ---"
 
 
@@ -198,3 +199,114 @@ def test_a_page_is_read_as_it_is_typed() -> None:
         Command("one \\\n  two", ("said",), 3, 5, 6),
         Command("cat <<EOF\nx\nEOF", ("x",), 6, 9, 10),
     ]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl on this machine")
+def test_iter8s_finalizers_are_taken_off_as_the_page_says_and_no_others(rig: Any, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (script,) = re.findall(r"^```bash\n(.*?)^```", (DOCS / "migrating-from-iter8.md").read_text(), re.M | re.S)
+
+    async def body(it: Any) -> None:
+        it.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "modelmesh-serving"}})
+        kept = ["headgate.dev/drain", "example.com/other"]
+        for index, name in enumerate(("wisdom-0", "wisdom-1")):
+            it.isvc(name)
+            finalizers = [*kept[:index], "iter8.tools/finalizer", *kept[index:]]
+            it.api.patch(*ISVC, name, {"metadata": {"finalizers": finalizers}}, "modelmesh-serving")
+        it.isvc("others")
+        it.api.patch(*ISVC, "others", {"metadata": {"finalizers": kept}}, "modelmesh-serving")
+        async with Shell(tmp_path, it.api.kubeconfig()) as shell:
+            said = await shell.run(script)
+            assert [line.partition(" ")[0].rpartition("/")[2] for line in said] == ["wisdom-0", "wisdom-1"], said
+            assert await shell.run(script) == ()
+        for name in ("wisdom-0", "wisdom-1", "others"):
+            assert it.find_isvc(name)["metadata"]["finalizers"] == kept
+
+    rig(body)
+
+
+STRSPEC = """\
+versions:
+- weight: 50
+  resources:
+  - {gvrShort: isvc, name: wisdom-0, namespace: modelmesh-serving}
+  - {gvrShort: cm, name: wisdom-0-weight-config, namespace: modelmesh-serving}
+- weight: 50
+  resources:
+  - {gvrShort: isvc, name: wisdom-1, namespace: modelmesh-serving}
+  - {gvrShort: cm, name: wisdom-1-weight-config, namespace: modelmesh-serving}
+routingTemplates:
+  wisdom:
+    gvrShort: vs
+    template: |
+      apiVersion: networking.istio.io/v1beta1
+      kind: VirtualService
+      metadata: {name: wisdom}
+      spec:
+        hosts: [wisdom.modelmesh-serving]
+        http:
+        - route:
+          - destination: {host: modelmesh-serving.modelmesh-serving.svc.cluster.local}
+            weight: {{ index .Weights 0 }}
+            headers: {request: {set: {mm-vmodel-id: "wisdom-0"}}}
+          - destination: {host: modelmesh-serving.modelmesh-serving.svc.cluster.local}
+            weight: {{ index .Weights 1 }}
+            headers: {request: {set: {mm-vmodel-id: "wisdom-1"}}}
+"""
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl on this machine")
+def test_a_routemap_of_iter8_becomes_a_modelrollout_without_a_failed_request(rig: Any, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "blue-green", tmp_path / "here")
+    page = " ".join((DOCS / "migrating-from-iter8.md").read_text().split())
+
+    async def body(it: Any) -> None:
+        await it.modelmesh("wisdom-0", "wisdom-1")
+        labels = {"iter8.tools/kind": "routemap", "iter8.tools/version": "v0.14"}
+        meta = {"name": "wisdom", "namespace": "modelmesh-serving"}
+        it.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {**meta, "labels": labels},
+                "immutable": True,
+                "data": {"strSpec": STRSPEC},
+            }
+        )
+        weights = [{"weight": 20}, {"weight": 80}]
+        it.apply(*it.template(templateName="modify-weights", trafficStrategy="blue-green", modelVersions=weights))
+        for name in ("wisdom-0", "wisdom-1"):
+            it.isvc(name)
+            it.api.patch(*ISVC, name, {"metadata": {"finalizers": ["iter8.tools/finalizer"]}}, "modelmesh-serving")
+        plane = await it.plane()
+        await it.envoy()
+        async with Shell(tmp_path, it.api.kubeconfig()) as shell:
+            url = f"http://127.0.0.1:{plane.http_port}"
+
+            async def shares() -> str:
+                asked = f"python -m headgate.demo.ask --grpc --port {it.port} --host {HOST} --number 400"
+                return "\n".join(await shell.run(asked))
+
+            async with it.load(HOST, grpc=True) as ledger:
+                await it.until(lambda: ledger.ok, "served")
+                seen = "\n".join(await shell.run(f"headgate status --url {url}"))
+                print(seen)
+                told = "is not rendered, routes are computed: strategy blue-green (split by weights)"
+                assert told in seen
+                assert f"routing template ... {told}" in page
+                first = await shares()
+                assert alike(("wisdom-0: 80 (20.0%), p50 -", "wisdom-1: 320 (80.0%), p50 -"), tuple(first.splitlines()))
+
+                init = "headgate template -f 2-initialize.values.yaml -f 4-modify-weights.values.yaml"
+                await shell.run(f"{init} --set templateName=initialize-rollout | kubectl apply -f -")
+                await it.programmed("modelmesh-serving/wisdom", wisdom_0=20, wisdom_1=80)
+                print("\n".join(await shell.run("headgate status -n modelmesh-serving wisdom")))
+                await shell.run("kubectl -n modelmesh-serving delete configmap -l iter8.tools/kind=routemap")
+                await it.programmed("modelmesh-serving/wisdom", wisdom_0=20, wisdom_1=80)
+                second = await shares()
+                assert alike(tuple(first.splitlines()), tuple(second.splitlines()))
+        assert not ledger.failed, ledger.errors
+        finalizers = it.find_isvc("wisdom-1")["metadata"]["finalizers"]
+        assert finalizers == ["iter8.tools/finalizer", "headgate.dev/drain"], "each has its own"
+
+    rig(body)
