@@ -41,6 +41,7 @@ class Reflector(Generic[Kept]):
 
     `keep` takes out of an object what matters (see Copy). `watch_timeout` bounds how long a connection that died
     without a word can hide changes: that, plus 10 s. `road` is shared by all reflectors of one API server.
+    `on_refusal` is called whenever `refused` has changed.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Reflector(Generic[Kept]):
         watch_timeout: float = 60.0,
         page: int = 500,
         backoff: Backoff | None = None,
+        on_refusal: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
     ) -> None:
@@ -79,6 +81,7 @@ class Reflector(Generic[Kept]):
         self._watch_timeout = watch_timeout
         self._page = page
         self._backoff = backoff or Backoff()
+        self._on_refusal = on_refusal
         self._clock = clock
         self._dice = dice
         self._ill_since: float | None = None
@@ -113,7 +116,7 @@ class Reflector(Generic[Kept]):
             self._copy.begin()
             revision = await self._pages(0)
         self._tell(self._copy.end(revision))
-        self.refused = 0
+        self._set_refused(0)
         self.synced.set()
         self.answered.set()
 
@@ -167,12 +170,17 @@ class Reflector(Generic[Kept]):
             self._ill(str(fault))
             return
         if fault.status in (403, 404):
-            self.refused = fault.status
             self.answered.set()
         if fault.status not in (401, 403):  # a revision is as good as before once we are let in again
             self._copy.forget_revision()
+        self._set_refused(fault.status if fault.status in (403, 404) else self.refused)
         self._ill(str(fault))
         await self._pause(fault.retry_after)
+
+    def _set_refused(self, status: int) -> None:
+        if self.refused != status:
+            self.refused = status
+            self._on_refusal()
 
     async def _pause(self, at_least: float = 0.0) -> None:
         now = self._clock()
@@ -196,6 +204,7 @@ class Reflector(Generic[Kept]):
         if self._ill_since is not None:
             log.info("%s: followed again after %.1f s", self.path, self._ill_for())
         self.trouble = self._ill_since = None
+        self._set_refused(0)
 
     def _heard(self) -> None:
         self.heard_at = self._clock()

@@ -45,6 +45,7 @@ SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 CONFIGMAPS = "/api/v1/configmaps"
 SERVICES = "/api/v1/services"
 _ONLY_IF_CONFIGURED = ("vs", "httproute", "mr", "cm")
+_NO_RIGHT = "give the control plane get, list and watch for them: see RBAC in docs/install.md"
 _SLICE = 0.002
 """Seconds of work after which others get a turn."""
 _NO_CRD = Problem(
@@ -101,7 +102,13 @@ class Kubernetes:
 
         def watch(path: str, changed: Callable[[str, Object | None], None], **more: Any) -> Reflector[Object]:
             return Reflector(
-                client, within(path, namespace), changed, road=self.road, watch_timeout=watch_timeout, **more
+                client,
+                within(path, namespace),
+                changed,
+                road=self.road,
+                watch_timeout=watch_timeout,
+                on_refusal=lambda: self._refusal(path),
+                **more,
             )
 
         self._rollouts = watch(ROLLOUTS, self._rollout_changed, keep=whole_rollout)
@@ -149,7 +156,6 @@ class Kubernetes:
             self._dirty.mark(model)
         log.info("%s in the cluster", counted(len(self._models()), "model"))
         while True:
-            self._report_refusals()
             slice_ends = time.perf_counter() + _SLICE
             while (more := self._dirty.take(1)) and time.perf_counter() < slice_ends:
                 self._look(more[0])
@@ -175,14 +181,27 @@ class Kubernetes:
         )
         return refused, text(obj, "metadata", "creationTimestamp"), model
 
-    def _report_refusals(self) -> None:
+    def _refusal(self, path: str) -> None:
+        """We may no longer watch something, or may again: that is told, also to the models that consist of it."""
         found = [
-            Problem("Kubernetes", one.path, f"may not be watched: {one.trouble}", "see RBAC in docs/install.md")
+            Problem("Kubernetes", one.path, "may not be watched; what was seen of them stays in force", _NO_RIGHT)
             for one in self.reflectors
             if one.refused == 403
         ]
         missing = [_NO_CRD] if self._rollouts.refused == 404 else []
         self._store.report("kubernetes", dict.fromkeys((*missing, *found)))
+        for one, models in self._asking.items():
+            kind = self.types.get(one.short)
+            if kind is not None and kind.url_path == path:
+                for model in models:
+                    self._mark(model)
+
+    def _unseen(self, found: Resolved, where: str) -> Iterator[Problem]:
+        """What the model consists of and we may not watch."""
+        paths = {kind.url_path for one in found.asked if (kind := self.types.get(one.short)) is not None}
+        for path in sorted(paths & self._objects.keys()):
+            if self._objects[path].refused == 403:
+                yield Problem(where, path, "may not be watched; versions that need them may look absent", _NO_RIGHT)
 
     # What changes
 
@@ -254,6 +273,8 @@ class Kubernetes:
             Problem(f"ConfigMap {one}", "", f"is not used: {winner} describes {model} already", "remove one", "warning")
             for one in losers
         )
+        if found is not None:
+            problems += tuple(self._unseen(found, where))
         self._store.report(f"model {model}", problems, [model])
         if found is None:
             return  # what was good before stays in force

@@ -250,7 +250,9 @@ def test_a_resource_that_is_refused_keeps_its_objects_and_disturbs_no_other(on_c
             assert it.has("a")
             assert other.reflector.trouble is None
             assert road.trouble is None
+            await cluster.until(lambda: it.reflector.refused == 403)
             await cluster.until(lambda: it.reflector.trouble is None)
+            assert it.reflector.refused == 0, "watching is allowed again, and nothing was listed"
             assert it.told == [("default/a", "1")]
             lists = [one for one in cluster.api.requests if one.path == CONFIG_MAPS and not one.watch]
             assert len(lists) == 1

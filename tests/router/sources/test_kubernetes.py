@@ -263,3 +263,42 @@ def test_a_service_that_cannot_be_seen_is_left_to_dns(scene, namespace):
             assert [one.address for one in backend.endpoints] == (["m.far.svc.cluster.local"] if namespace else [])
 
     scene(test, namespace=namespace)
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_what_may_not_be_watched_is_told_with_the_models_that_need_it_and_harms_no_other(scene, from_the_start):
+    async def test(it: Any) -> None:
+        def forbid() -> None:
+            it.api.faults.answer(403, 1_000_000, matches=lambda asked: "/inferenceservices" in asked.path)
+            it.api.drop_watches()
+
+        it.apply(IRIS, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "modelmesh-serving"}}, ROUTEMAP)
+        it.model("v1")
+        modelmesh(it, "wisdom-0")
+        wisdom = "modelmesh-serving/wisdom"
+        if from_the_start:
+            forbid()
+        async with it.running():
+            if not from_the_start:
+                assert it.weights(wisdom) == {"wisdom-0": 100}
+                before = it.sink.plans[wisdom]
+                forbid()
+            assert it.weights() == {"v1": 100}
+            await it.until(lambda: told(it, "Kubernetes"))
+            await it.until(lambda: told(it, "ConfigMap modelmesh-serving/wisdom-routemap"))
+            assert "inferenceservices" in told(it, "Kubernetes")[0].field
+            assert not it.engine.models()["default/iris"].problems
+            it.model("v2")
+            await it.until(lambda: it.weights() == {"v1": 50, "v2": 50})
+            if not from_the_start:
+                assert it.sink.plans[wisdom] == before
+            it.api.faults.clear()
+            await it.until(lambda: not told(it, "Kubernetes"), within=20)
+            await it.until(lambda: not told(it, "ConfigMap modelmesh-serving/wisdom-routemap"))
+            assert it.weights(wisdom) == {"wisdom-0": 100}
+
+    scene(test)
+
+
+def told(it: Any, where: str) -> list[Any]:
+    return [one for one in it.engine.problems() if one.where == where and "may not be watched" in one.what]
