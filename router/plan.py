@@ -91,6 +91,7 @@ def plan(
                 *_weighted_routes(rollout, wanted, ready, points, state, arms),
             ),
             backends=tuple(dict.fromkeys(_backends(rollout, wanted, observed, arms))),
+            primary=rollout.primary.name,
         )
     return Planned(traffic, versions, why, tuple(cautions(rollout, wanted, where or rollout.key)))
 

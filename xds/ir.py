@@ -152,6 +152,7 @@ class ModelPlan:
     """All of one model's traffic. `name` is "namespace/name"; routes are tried in order; the last one matches all.
 
     Without hosts and routes it lingers: its backends are kept for the requests that are under way there.
+    `primary` is the version that answers by default, for those who count requests by the role of their version.
     """
 
     name: str
@@ -159,6 +160,7 @@ class ModelPlan:
     hosts: tuple[str, ...]
     routes: tuple[Route, ...]
     backends: tuple[Backend, ...]
+    primary: str = ""
 
     def __post_init__(self) -> None:
         if self.hosts and not self.routes:

@@ -22,7 +22,6 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     Locality,
-    Metadata,
     SocketAddress,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import (
@@ -38,16 +37,14 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptionsExplicitHttpConfig,
     HttpProtocolOptionsUseDownstreamHttpConfig,
 )
-from envoy_data_plane.google.protobuf import Struct, Value
 
 from xds import ir
-from xds.encode import embed, encode, entry, field
+from xds.encode import embed, encode, field
 from xds.resources import Resource
-from xds.translate_common import over_ads, pack, seconds
+from xds.translate_common import over_ads, pack, said_of, seconds
 from xds.translate_rewrite import copy_filters
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-METADATA = "headgate"
 OUT_OF_THE_WAY = 1_000_000
 DNS_REFRESH = 5.0
 
@@ -124,7 +121,7 @@ def _http_options(protocol: ir.Protocol, rewritten: bool) -> HttpProtocolOptions
 
 
 def _metadata(model: str, version: str) -> bytes:
-    return _CLUSTER_METADATA(_HEADGATE(_MODEL(_STRING(model)) + _VERSION(_STRING(version))))
+    return _CLUSTER_METADATA(said_of(model=model, version=version))
 
 
 def _assignment(backend: ir.Backend) -> bytes:
@@ -143,10 +140,6 @@ def _endpoint(endpoint: ir.Endpoint) -> bytes:
 _CLUSTER_NAME = field(Cluster, "name")
 _CLUSTER_ENDPOINTS = embed(Cluster, "load_assignment")
 _CLUSTER_METADATA = embed(Cluster, "metadata")
-_HEADGATE = entry(Metadata, "filter_metadata", METADATA)
-_MODEL = entry(Struct, "fields", "model")
-_VERSION = entry(Struct, "fields", "version")
-_STRING = field(Value, "string_value")
 _ASSIGNMENT_NAME = field(ClusterLoadAssignment, "cluster_name")
 _LOCALITY = embed(ClusterLoadAssignment, "endpoints")
 # gRPC's own client refuses endpoints without a locality, and passes over a locality without a weight.

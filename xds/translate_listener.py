@@ -28,6 +28,7 @@ from envoy_data_plane.google.protobuf import Any
 from xds import ir
 from xds.encode import embed, encode, field
 from xds.resources import Resource
+from xds.translate_access import access_logs
 from xds.translate_common import over_ads, pack, seconds, type_url
 
 STREAM_IDLE_TIMEOUT = 300.0
@@ -40,6 +41,7 @@ def listener(gateway: str, wanted: ir.Listener) -> Resource:
     """
     manager = HttpConnectionManager(
         stat_prefix=gateway,
+        access_log=list(access_logs()),
         scoped_routes=scoped_routes(gateway),
         http_filters=[
             HttpFilter(name="envoy.filters.http.on_demand", typed_config=pack(OnDemand())),

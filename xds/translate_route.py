@@ -34,15 +34,16 @@ from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentD
 from xds import ir
 from xds.encode import embed, encode, field
 from xds.resources import Resource
-from xds.translate_common import seconds, set_header
+from xds.translate_common import said_of, seconds, set_header
 from xds.translate_rewrite import arm_headers, copy_headers, copy_host, rewritten_copies, route_path
 
 
 def route_configuration(plan: ir.ModelPlan) -> Resource:
-    """Return the model's routes: one virtual host for whatever host the scope let in."""
+    """Return the model's routes: one virtual host for whatever host the scope let in. It says whose requests it gets."""
     copies = rewritten_copies(plan.routes)
     routes = [_ROUTE(_route(route, plan.hosts, copies)) for route in plan.routes]
     virtual_host = _HOST_NAME(plan.name) + _ANY_DOMAIN + b"".join(routes)
+    virtual_host += _HOST_METADATA(said_of(model=plan.name, primary=plan.primary))
     body = _CONFIGURATION_NAME(plan.name) + _VIRTUAL_HOST(virtual_host) + _UNCHECKED
     return Resource.of(plan.name, body, refs=tuple(dict.fromkeys(_clusters(plan))))
 
@@ -204,6 +205,7 @@ _UNCHECKED = encode(RouteConfiguration(validate_clusters=False))
 _HOST_NAME = field(VirtualHost, "name")
 _ANY_DOMAIN = encode(VirtualHost(domains=["*"]))
 _ROUTE = embed(VirtualHost, "routes")
+_HOST_METADATA = embed(VirtualHost, "metadata")
 _ROUTE_NAME = field(Route, "name")
 _ROUTE_MATCH = embed(Route, "match")
 _ROUTE_ACTION = embed(Route, "route")

@@ -218,7 +218,7 @@ def plans(draw: st.DrawFn) -> ModelPlan:
         sticky = draw(st.none() | names)
         routes.append(Route(draw(names), draw(matches), tuple(targets), tuple(mirrors), *times, sticky))
     hosts = tuple(draw(st.lists(names, min_size=1, max_size=2, unique=True)))
-    return ModelPlan(model, "default", hosts, tuple(routes), tuple(backends))
+    return ModelPlan(model, "default", hosts, tuple(routes), tuple(backends), draw(st.just("") | names))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -247,7 +247,13 @@ def test_joined_routes_scopes_and_endpoints_read_as_if_written_in_one_piece(mode
 
 
 def in_one_piece(model: ModelPlan) -> dict[str, Any]:
-    hosts = {"name": model.name, "domains": ["*"], "routes": [route_of(route) for route in model.routes]}
+    said = {"model": model.name, **({"primary": model.primary} if model.primary else {})}
+    hosts = {
+        "name": model.name,
+        "domains": ["*"],
+        "routes": [route_of(route) for route in model.routes],
+        "metadata": {"filter_metadata": {"headgate": said}},
+    }
     return {"name": model.name, "virtual_hosts": [without_empty(hosts)], "validate_clusters": False}
 
 
