@@ -161,13 +161,18 @@ def only_counts(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 def only_waits(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether nothing is new but that Envoys, which had all of it, are waited for: they may be connecting again."""
     was, now = condition(before, PROGRAMMED), condition(after, PROGRAMMED)
-    if was.get("status") != "True" or now.get("reason") not in (PENDING, UNREACHABLE, NO_ENVOYS):
+    waits = now.get("reason") in (PENDING, UNREACHABLE, NO_ENVOYS) or _connected(after) < _connected(before)
+    if was.get("status") != "True" or now.get("reason") == REJECTED or not waits:
         return False
     others = [
         {**status, "conditions": [one for one in mappings(status, "conditions") if one.get("type") != PROGRAMMED]}
         for status in (before, after)
     ]
     return only_counts(*others)
+
+
+def _connected(status: Mapping[str, Any]) -> int:
+    return sum(whole(one, "envoys") or 0 for one in mappings(status, "gateways"))
 
 
 def merge_patch(before: Any, after: Mapping[str, Any]) -> JsonObject:

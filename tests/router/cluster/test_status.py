@@ -314,8 +314,11 @@ def test_only_envoys_that_had_everything_may_be_waited_for_in_silence():
     assert not only_waits(before, before)
     story.envoys.join("c")
     assert only_waits(before, story.look())
-    for nodes in story.envoys.nodes.values():
-        nodes.clear()
+    story.envoys.ack()
+    assert not only_waits(before, story.look()), "one more has it"
+    del story.envoys.nodes["us"]["c"], story.envoys.nodes["us"]["b"]
+    assert only_waits(before, story.look()), "one is away, the others have it"
+    story.envoys.nodes["us"].clear()
     gone = story.look()
     assert only_waits(before, gone)
     assert not only_waits(gone, gone), "it has been told"

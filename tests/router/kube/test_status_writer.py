@@ -522,7 +522,7 @@ def test_changes_of_state_become_events(on_cluster):
 def test_a_replica_that_is_silent_does_not_make_everything_be_asked_again(on_cluster, unreachable):
     async def body(cluster):
         with_rollouts(cluster)
-        plane = Plane(cluster)
+        plane = Plane(cluster, patience=0.2)
         plane.envoys.join("a")
         other = OneReplica()
         other.put(rollout())
