@@ -95,10 +95,10 @@ class Replica:
 
 
 class Road:
-    """A TCP forwarder before an API server, which can be cut and mended."""
+    """A TCP forwarder to a port of this machine, which can be cut and mended."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
@@ -116,7 +116,7 @@ class Road:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return
