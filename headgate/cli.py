@@ -27,6 +27,7 @@ from headgate.commands.plan import plan
 from headgate.commands.promote import promote
 from headgate.commands.resume import resume
 from headgate.commands.serve import serve
+from headgate.commands.sidecar import sidecar
 from headgate.commands.status import status
 from headgate.commands.template import template
 from headgate.commands.translate import translate
@@ -103,7 +104,7 @@ def cli() -> None:
 
 
 _GROUPS: dict[str, tuple[click.Command, ...]] = {
-    "Run": (serve, envoy, bootstrap, demo),
+    "Run": (serve, envoy, sidecar, bootstrap, demo),
     "Look": (status, describe, history, who),
     "Change a rollout in a cluster": (weights, promote, abort, pause, resume, finalizers),
     "Manifests": (validate, plan, translate, template),

@@ -32,5 +32,5 @@ def set_up(config: Log) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.ERROR)  # warns of every stream that a stop ends
-    for ours in ("headgate", "router", "xds"):
+    for ours in ("headgate", "router", "sidecar", "xds"):
         logging.getLogger(ours).setLevel(config.level.upper())

@@ -39,7 +39,7 @@ from xds.translate_rewrite import arm_headers, copy_headers, copy_host, rewritte
 
 
 def route_configuration(plan: ir.ModelPlan) -> Resource:
-    """Return the model's routes: one virtual host for whatever host the scope let in. It says whose requests it gets."""
+    """Return the model's routes: one virtual host, which says whose it is, for whatever host the scope let in."""
     copies = rewritten_copies(plan.routes)
     routes = [_ROUTE(_route(route, plan.hosts, copies)) for route in plan.routes]
     virtual_host = _HOST_NAME(plan.name) + _ANY_DOMAIN + b"".join(routes)

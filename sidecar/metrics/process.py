@@ -1,0 +1,58 @@
+"""The sidecar as a process: follow one Envoy, serve the pages, leave on SIGTERM or ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from aiohttp import web
+
+from sidecar.metrics.admin import Address, Admin
+from sidecar.metrics.follow import Follower
+from sidecar.metrics.pages import application
+
+
+class CannotListen(Exception):
+    """The port is taken, or not ours to take."""
+
+
+async def serve(
+    envoy: Address,
+    host: str,
+    port: int,
+    *,
+    interval: float = 1.0,
+    grace: float = 300.0,
+    stop: asyncio.Event | None = None,
+    started: Callable[[int], None] = lambda port: None,
+) -> None:
+    """Run until `stop` is set or a signal comes. `started` gets the port, which is free choice when 0 was asked for."""
+    stop = stop or _on_signals()
+    async with Admin(envoy) as admin:
+        follower = Follower(admin, interval=interval, grace=grace)
+        runner = web.AppRunner(application(follower), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError as error:
+                why = (error.strerror or str(error)).lower()
+                raise CannotListen(f"cannot listen on {host}:{port}: {why}") from None
+            started(runner.addresses[0][1])
+            following = asyncio.create_task(follower.run())
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (following, stopped):
+                task.cancel()
+            if following.done() and not following.cancelled():
+                following.result()  # a bug of ours: let it be seen
+        finally:
+            await runner.cleanup()
+
+
+def _on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    return stop

@@ -1,0 +1,186 @@
+"""One answer of Envoy's /stats in, a `Reading` out: counters and histograms by whose requests they count.
+
+Envoy joins the labels of a request into one tag (headgate's control plane asks for it), whose parts are
+
+    requests:   code|grpc-status|route|primary|model|cluster|app-version
+    the others:                  route|primary|model|cluster|app-version
+
+Mirrored copies never pass a listener: they are found in Envoy's own stats of the clusters that get them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+PATH = "/stats?format=json&histogram_buckets=cumulative&filter=" + quote(
+    r"^headgate\.|~shadow(-grpc)?\.upstream_rq_(time|[1-5][0-9][0-9])$|^server\.uptime$"
+)
+"""Where all that is found, and little else."""
+
+UPTIME = "server.uptime"
+_OURS = "headgate."
+_TAG = ".by."
+_SHADOW = re.compile(r"cluster\.(.*)~shadow(-grpc)?\.upstream_rq_(\w+)", re.DOTALL)
+_PARTS_OF_A_REQUEST = 7
+_MOST_LABEL = 200
+_GRPC_STATUSES = 16
+
+
+class Key(NamedTuple):
+    """Whose requests. All parts are empty, and `route` is "unmatched", for requests that no route took."""
+
+    namespace: str
+    model: str
+    version: str
+    route: str
+    """`primary`, `candidate`, `header`, `mirror` or `unmatched`."""
+
+
+class Outcome(NamedTuple):
+    """What the client got: `code` 0 if it left before an answer; `grpc` is the grpc-status, empty without gRPC."""
+
+    code: str
+    grpc: str
+
+    @property
+    def failed(self) -> bool:
+        """The server's fault: 5xx, or the gRPC statuses that mean the same. Clients' own mistakes are not."""
+        return self.code.startswith("5") or self.grpc in _GRPC_FAILURES
+
+
+# UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS
+_GRPC_FAILURES = frozenset({"2", "4", "12", "13", "14", "15"})
+UNMATCHED = Key("", "", "", "unmatched")
+
+
+@dataclass(slots=True)
+class Reading:
+    """Cumulative figures as Envoy has them now, under Envoy's own names: one name is one unbroken line of counting."""
+
+    counters: dict[str, int] = field(default_factory=dict)
+    histograms: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Cumulative counts, one for each bound."""
+    bounds: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Upper bounds of a histogram's buckets, in seconds."""
+
+
+class Malformed(ValueError):
+    """What Envoy answered is not what /stats answers."""
+
+
+def read(body: bytes) -> Reading:
+    """Parse one answer."""
+    try:
+        entries = json.loads(body)["stats"]
+        reading = Reading()
+        for entry in entries:
+            if "value" in entry:
+                reading.counters[entry["name"]] = int(entry["value"])
+            else:
+                for histogram in entry["histograms"]:
+                    _histogram(reading, histogram)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Malformed(f"the answer is not one of /stats: {error!r}") from None
+    return reading
+
+
+def _histogram(reading: Reading, histogram: Mapping[str, Any]) -> None:
+    name, buckets = histogram["name"], histogram["buckets"]
+    reading.histograms[name] = tuple([int(bucket["cumulative"]) for bucket in buckets])
+    reading.bounds[name] = _in_seconds(name.startswith(_OURS), tuple([bucket["upper_bound"] for bucket in buckets]))
+
+
+@lru_cache(maxsize=64)
+def _in_seconds(micro: bool, bounds: tuple[float, ...]) -> tuple[float, ...]:
+    """Envoy's own times of a cluster are in milliseconds."""
+    per_second = 1e6 if micro else 1e3
+    return tuple(float(bound) / per_second for bound in bounds)
+
+
+class Stat(NamedTuple):
+    """What one of Envoy's names says."""
+
+    kind: str
+    """`requests`, `request_bytes`, `response_bytes`, `duration_us`, `first_byte_us`, `duration` or `first_byte`."""
+    key: Key
+    outcome: Outcome | None = None
+
+
+@lru_cache(maxsize=100_000)
+def stat(name: str) -> Stat | None:
+    """Take one of Envoy's names apart; None if it is nothing of ours."""
+    if name.startswith(_OURS):
+        kind, tag, rest = name[len(_OURS) :].partition(_TAG)
+        if not tag:
+            return None
+        outcome = None
+        if kind == "requests":
+            parts = rest.split("|", _PARTS_OF_A_REQUEST - 1)
+            if len(parts) != _PARTS_OF_A_REQUEST:
+                return None
+            outcome, parts = Outcome(_code(parts[0]), _grpc(parts[1])), parts[2:]
+        else:
+            parts = rest.split("|", _PARTS_OF_A_REQUEST - 3)
+            if len(parts) != _PARTS_OF_A_REQUEST - 2:
+                return None
+        return Stat(kind, _key(*parts), outcome)
+    if found := _SHADOW.fullmatch(name):
+        cluster, grpc, what = found.groups()
+        key = _mirror(cluster)
+        if what == "time":
+            return Stat("duration", key)
+        return Stat("requests", key, Outcome(_code(what), "unknown" if grpc else ""))
+    return None
+
+
+def _key(route: str, primary: str, model: str, cluster: str, told: str) -> Key:
+    """The cluster is there even if the client left before the answer, the answer's header even without a cluster."""
+    if not model:
+        return UNMATCHED
+    owner, _, version = cluster.rpartition("/")
+    version = version if owner == model else told
+    namespace, _, name = model.rpartition("/")
+    by_default = "primary" if version == primary or not primary else "candidate"
+    kind = "header" if "/match-" in route else by_default
+    return Key(_short(namespace), _short(name), _short(version), kind)
+
+
+def _mirror(cluster: str) -> Key:
+    """A cluster that several models share says no name of a model."""
+    parts = cluster.split("/")
+    if len(parts) != 3 or parts[0] == "shared":
+        return Key("", "", "", "mirror")
+    namespace, model, version = map(_short, parts)
+    return Key(namespace, model, version, "mirror")
+
+
+def _code(text: str) -> str:
+    """Codes that nobody has defined are told by their class, so that no server can make up ever more of them."""
+    if text in _CODES or text == "0":
+        return text
+    return f"{text[0]}xx" if len(text) == 3 and text[0] in "12345" and text.isdecimal() else "other"
+
+
+def _grpc(text: str) -> str:
+    if not text or (text.isdecimal() and len(text) < 3 and int(text) <= _GRPC_STATUSES):
+        return text
+    return "other"
+
+
+def _short(text: str) -> str:
+    return text[:_MOST_LABEL]
+
+
+def _known() -> Iterable[str]:
+    from http import HTTPStatus
+
+    return (str(status.value) for status in HTTPStatus)
+
+
+_CODES = frozenset({*_known(), "499"})

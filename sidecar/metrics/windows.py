@@ -1,0 +1,129 @@
+"""Totals over time in, what happened in the last 10 s, minute and five minutes out.
+
+Snapshots are kept every second for as long as the shortest window needs them, then ever fewer: about sixty in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.metrics.stats import Key
+from sidecar.metrics.totals import Figures, Times
+
+WINDOWS = {"10s": 10.0, "1m": 60.0, "5m": 300.0}
+_QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+_SPACING = ((12.0, 0.0), (75.0, 4.5), (320.0, 14.5))
+"""Up to this age, snapshots at least this far apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    at: float
+    figures: Mapping[Key, Figures]
+
+
+class Windows:
+    """`take` totals whenever there are new ones; `latest` and `over` tell of them."""
+
+    def __init__(self) -> None:
+        self._kept: list[_Snapshot] = []
+
+    def take(self, figures: Mapping[Key, Figures], at: float) -> None:
+        last = self._kept[-1].figures if self._kept else {}
+        shared = {key: _sharing(found, last.get(key)) for key, found in figures.items()}
+        self._kept.append(_Snapshot(at, shared))
+        self._thin(at)
+
+    def _thin(self, now: float) -> None:
+        kept: list[_Snapshot] = []
+        for snapshot in reversed(self._kept):
+            gap = next((gap for age, gap in _SPACING if now - snapshot.at <= age), None)
+            if gap is not None and (not kept or kept[-1].at - snapshot.at >= gap):
+                kept.append(snapshot)
+        self._kept = kept[::-1]
+
+    @property
+    def latest(self) -> Mapping[Key, Figures]:
+        return self._kept[-1].figures if self._kept else {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def over(self, seconds: float) -> tuple[float, dict[Key, Figures]]:
+        """What was added within the last `seconds`, or as long as there are figures; and how long that was."""
+        if not self._kept:
+            return 0.0, {}
+        now = self._kept[-1]
+        then = next((each for each in reversed(self._kept) if now.at - each.at >= seconds - 0.5), self._kept[0])
+        return now.at - then.at, {key: _added(found, then.figures.get(key)) for key, found in now.figures.items()}
+
+    def versions(self) -> list[dict[str, Any]]:
+        """As JSON: every key's totals since the sidecar began, and its windows."""
+        windows = {name: self.over(seconds) for name, seconds in WINDOWS.items()}
+        return [
+            {
+                **key._asdict(),
+                "shadow": key.route == "mirror",
+                "total": _told(figures),
+                "windows": {name: _rates(length, added[key]) for name, (length, added) in windows.items()},
+            }
+            for key, figures in sorted(self.latest.items())
+        ]
+
+
+def _sharing(found: Figures, last: Figures | None) -> Figures:
+    """The last snapshot's object where nothing changed: a quiet version costs no memory."""
+    if last is None:
+        return found
+    if found == last:
+        return last
+    same = {kind: last.times[kind] for kind, times in found.times.items() if last.times.get(kind) == times}
+    return Figures(found.requests, found.sums, {**found.times, **same})
+
+
+def _added(now: Figures, then: Figures | None) -> Figures:
+    """Nothing is ever less than nothing. What was first seen within the window counts from zero."""
+    if then is None:
+        return now
+    return Figures(
+        {outcome: max(count - then.requests.get(outcome, 0), 0) for outcome, count in now.requests.items()},
+        {kind: max(total - then.sums.get(kind, 0), 0) for kind, total in now.sums.items()},
+        {kind: times.minus(then.times.get(kind)) for kind, times in now.times.items()},
+    )
+
+
+def _told(figures: Figures) -> dict[str, Any]:
+    """Sums are exact, for arithmetic: quantiles of several versions or Envoys cannot be added."""
+    return {
+        "requests": figures.count,
+        "errors": figures.errors,
+        "outcomes": [
+            {"code": outcome.code, "grpc_status": outcome.grpc, "requests": count}
+            for outcome, count in sorted(figures.requests.items())
+            if count
+        ],
+        "duration_seconds_sum": _seconds(figures, "duration_us"),
+        "time_to_first_byte_seconds_sum": _seconds(figures, "first_byte_us"),
+        "request_bytes": figures.sums.get("request_bytes"),
+        "response_bytes": figures.sums.get("response_bytes"),
+    }
+
+
+def _seconds(figures: Figures, kind: str) -> float | None:
+    return None if kind not in figures.sums else figures.sums[kind] / 1e6
+
+
+def _rates(length: float, added: Figures) -> dict[str, Any]:
+    return {
+        "seconds": round(length, 3),
+        **_told(added),
+        "rps": round(added.count / length, 3) if length else 0.0,
+        "duration_seconds": _quantiles(added.times.get("duration")),
+        "time_to_first_byte_seconds": _quantiles(added.times.get("first_byte")),
+    }
+
+
+def _quantiles(times: Times | None) -> dict[str, float | None]:
+    return {name: None if times is None else times.quantile(share) for name, share in _QUANTILES.items()}
