@@ -32,9 +32,10 @@ def check(plugin: type[Plugin]) -> list[str]:
         value = getattr(plugin, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > least:
             problems.append(f"{plugin.__name__}.{name} is {value!r}, not a number of seconds")
-    if plugin.on_failure not in ("open", "closed"):
+    policy: Any = plugin.on_failure
+    if policy not in ("open", "closed"):
         problems.append(f"{plugin.__name__}.on_failure is {plugin.on_failure!r}, not 'open' or 'closed'")
-    model = plugin.config_model
+    model: Any = plugin.config_model
     if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
         problems.append(f"{plugin.__name__}.config_model is {model!r}, not a pydantic model")
     return problems

@@ -302,8 +302,8 @@ class HttpContext(Generic[Root]):
         return self._step.end
 
     def get_property(self, name: str) -> Value:
-        """What the host knows: "route", "cluster", "model", "namespace", "version", "source_address", "protocol",
-        "request_time" (seconds since 1970). None when it does not."""
+        """What the host knows: "route", "cluster", "model", "namespace", "version", "source_address" (without
+        its port), "protocol", "request_time" (seconds since 1970). None when it does not."""
         return self._chain.host.property(name)
 
     def now(self) -> float:
