@@ -70,9 +70,6 @@ class Api:
         headers = {"Authorization": f"Bearer {self.said['token']}", "Content-Type": "application/merge-patch+json"}
         for attempt in range(2):
             try:
-                if self._connection.sock is None:
-                    self._connection.connect()
-                    self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._connection.request("PATCH", path, json.dumps(change), headers)
                 answer = self._connection.getresponse()
             except (http.client.HTTPException, ConnectionError):

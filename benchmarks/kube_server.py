@@ -19,6 +19,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ class OfDouble:
 
     def load(self, objects: Iterator[Object]) -> None:
         while some := list(islice(objects, _AT_ONCE)):
-            self.cluster.do(lambda api, some=some: [put(api, one) for one in some])
+            self.cluster.do(partial(put, objects=some))
         self.committed = None
 
     def counts(self) -> Counts:
@@ -125,11 +126,12 @@ class OfDouble:
         return counted((one.data for one in api.storage.every(ROLLOUTS)), others)
 
 
-def put(api: ApiServer, obj: Object) -> None:
-    """Create it; a second write only for a status, which no creation takes."""
-    api.create(obj)
-    if "status" in obj:
-        api.apply(obj)
+def put(api: ApiServer, objects: Iterable[Object]) -> None:
+    """Create them; a second write only for a status, which no creation takes."""
+    for obj in objects:
+        api.create(obj)
+        if "status" in obj:
+            api.apply(obj)
 
 
 class OfReal:

@@ -83,8 +83,7 @@ class Cluster:
         self._stack.push_async_callback(self.envoy.stop)
         await self.envoy.start(within=240, ready=False)
         if binary is not None:
-            swarm = self._stack.enter_context(Swarm(binary, serve.xds, "default", prefix="simulated"))
-            await asyncio.to_thread(swarm.connect, simulated, 240)
+            await self._simulate(simulated, binary)
             self.started["all Envoys served"] = now() - began
         port = await listener_port(self.envoy, 240)
         await self.until(lambda: accepts(port), 60, 0.02)
@@ -93,6 +92,10 @@ class Cluster:
         self.started["Envoy answers"] = now() - began
         self.probe.say("pause")
         await self._written(began)
+
+    async def _simulate(self, count: int, binary: Path) -> None:
+        swarm = self._stack.enter_context(Swarm(binary, self.serve.xds, "default", prefix="simulated"))
+        await asyncio.to_thread(swarm.connect, count, 240)
 
     async def _written(self, began: float) -> None:
         """Note when the API server has all statuses, when all of them say Programmed, when all finalizers are set."""
@@ -163,8 +166,11 @@ class Cluster:
             found[f"{kind} a second"] = asked / took if told else float("nan")
         return found
 
-    async def restart(self) -> dict[str, float]:
-        """The same again, in an orderly way and with everything written: how long, and what is written anew."""
+    async def restart(self, simulated: int, binary: Path) -> dict[str, float]:
+        """The same again, in an orderly way and with everything written: how long, and what is written anew.
+
+        A real Envoy connects again by itself; the swarm's do not, so new ones of the same names come in their place.
+        """
         before = await self._quiet()
         began = now()
         await asyncio.to_thread(self.serve.stop)
@@ -173,6 +179,8 @@ class Cluster:
         serve = self.serve = self._stack.enter_context(Serve(self.api.kubeconfig, self._folder, ports))
         await self.until(lambda: accepts(serve.xds), 300, 0.02)
         taken = {"stopped after": stopped - began, "xDS port open again after": now() - stopped}
+        await self._simulate(simulated, binary)
+        taken["all Envoys served again after"] = now() - stopped
         after = await self._quiet()
         for kind in ("statuses", "finalizers", "events"):
             taken[f"{kind} written anew"] = after["requests"].get(kind, 0) - before["requests"].get(kind, 0)
@@ -215,7 +223,7 @@ async def run(report: Report, quick: bool) -> None:
             progress("at rest: " + ", ".join(f"{name} {value:.2f}" for name, value in rest.items()))
             taken[many] = await cluster.changes(count)
             tell(many, taken[many])
-            again = await cluster.restart()
+            again = await cluster.restart(ENVOYS - 1, binary)
             started = cluster.started
     convergence(report, taken, few, many)
     start_and_rest(report, started, rest, many)
