@@ -6,6 +6,7 @@ One walker for both kinds of schema: the built-in types' (types.json) and the st
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -236,6 +237,12 @@ def _faults(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
             yield from _faults(each, schema.get("items", {}), f"{path}[{index}]")
 
 
+@functools.cache
+def _pattern(text: str) -> re.Pattern[str]:
+    """As Go reads it: $ is the very end, also where the text ends with a line break."""
+    return re.compile(re.sub(r"(?<!\\)\$(?=$|\|)", r"\\Z", text))
+
+
 def _wrong_type(where: str, value: Any, wanted: str) -> Cause:
     name = {"object": "map", "array": "array", "bool": "boolean", "number": "integer"}.get(_go(value), _go(value))
     name = "null" if value is None else name
@@ -262,7 +269,7 @@ def _bounds(value: Any, schema: Schema, where: str) -> Iterator[Cause]:
             yield invalid_value(where, value, f"{where} in body should be at least {schema['minLength']} chars long")
         if len(value) > schema.get("maxLength", len(value)):
             yield Cause(where, "FieldValueTooLong", f"Too long: may not be more than {schema['maxLength']} bytes")
-        if (pattern := schema.get("pattern")) and not re.search(pattern, value):
+        if (pattern := schema.get("pattern")) and not _pattern(pattern).search(value):
             yield invalid_value(where, value, f"{where} in body should match '{pattern}'")
         if schema.get("format") == "date-time" and not _is_time(value):
             yield invalid_value(where, value, f"{where} in body must be of type date-time: {value!r}")

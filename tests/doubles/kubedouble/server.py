@@ -654,6 +654,10 @@ def _noted(value: Any) -> list[str]:
     return []
 
 
+def _no_number(word: str) -> Any:
+    raise ValueError(f"invalid character {word[0]!r} looking for beginning of value")  # NaN and Infinity are no JSON
+
+
 def _body(raw: bytes, kind: str) -> Any:
     if kind in (_YAML, "application/x-yaml"):
         try:
@@ -665,7 +669,7 @@ def _body(raw: bytes, kind: str) -> Any:
     if kind not in (_JSON, ""):
         raise errors.unsupported_media_type((_JSON, _YAML, protobuf.MEDIA_TYPE))
     try:
-        return json.loads(raw)
+        return json.loads(raw, parse_constant=_no_number)
     except ValueError as fault:
         raise errors.bad_request(f"couldn't get version/kind; json parse error: {fault}") from fault
 

@@ -200,6 +200,8 @@ class Writes:
             judged = {key: value for key, value in obj.items() if key != "metadata"}
             before = {key: value for key, value in (old or {}).items() if key != "metadata"} if old else None
             properties = {k: v for k, v in resource.schema.get("properties", {}).items() if k != "metadata"}
+            named = resource.schema.get("properties", {}).get("metadata", {}).get("properties", {}).get("name", {})
+            found += schema.faults(meta.get("name", ""), named, "metadata.name")
             found += schema.faults(judged, {**resource.schema, "properties": properties}, "", before)
         elif resource.key == crd.CRDS:
             found += crd.faults(obj, old)
