@@ -24,6 +24,7 @@ from headgate.commands.history import history
 from headgate.commands.output import error_line
 from headgate.commands.pause import pause
 from headgate.commands.plan import plan
+from headgate.commands.plugin import plugin
 from headgate.commands.promote import promote
 from headgate.commands.resume import resume
 from headgate.commands.serve import serve
@@ -108,6 +109,7 @@ _GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Look": (status, describe, history, who),
     "Change a rollout in a cluster": (weights, promote, abort, pause, resume, finalizers),
     "Manifests": (validate, plan, translate, template),
+    "Plugins": (plugin,),
     "About": (version,),
 }
 for _group in _GROUPS.values():
