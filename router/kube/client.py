@@ -96,10 +96,10 @@ class Client:
         self._access = access
         self._load = load
         self._reloaded_at = time.monotonic()
-        # No limit: every watch keeps a connection for itself, and a request must not queue behind them.
-        connector = aiohttp.TCPConnector(limit=0, socket_factory=_socket, ttl_dns_cache=10)
-        named = {"User-Agent": agent}
-        self._session = aiohttp.ClientSession(connector=connector, trust_env=True, read_bufsize=_BUFFER, headers=named)
+        self._session = _session(agent)
+        # Streams never take over a connection: after one that died without a word, the idle ones beside it are dead
+        # as well, and each of them would cost another wait.
+        self._streams = _session(agent, force_close=True)
 
     async def __aenter__(self) -> Client:
         return self
@@ -109,6 +109,7 @@ class Client:
 
     async def close(self) -> None:
         await self._session.close()
+        await self._streams.close()
 
     @property
     def url(self) -> str:
@@ -167,7 +168,7 @@ class Client:
             # Not around the whole: a watch is silent for long, but a server that is well answers its request at once.
             try:
                 async with asyncio.timeout(_ANSWER):
-                    opened = self._asked("GET", path, query, None, JSON, limits)
+                    opened = self._asked("GET", path, query, None, JSON, limits, self._streams)
                     answer = await stack.enter_async_context(opened)
             except TimeoutError as late:
                 raise ApiFault(0, "Timeout", f"GET {path}: no answer within {_ANSWER:g} s") from late
@@ -182,6 +183,7 @@ class Client:
         body: Any,
         content: str,
         limits: aiohttp.ClientTimeout,
+        session: aiohttp.ClientSession | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         settings = self._access.configuration
         headers = {"Accept": JSON}
@@ -191,7 +193,7 @@ class Client:
         try:
             if token := await _token(settings):
                 headers["Authorization"] = token
-            async with self._session.request(
+            async with (session or self._session).request(
                 method,
                 self.url + path,
                 params=query,
@@ -295,6 +297,13 @@ async def _refusal(method: str, path: str, answer: aiohttp.ClientResponse) -> Ap
 def _seconds(text: str | None) -> float:
     """Retry-After in seconds; its other form, a date, is not used by API servers."""
     return min(float(text), 60.0) if text and text.isdecimal() else 0.0
+
+
+def _session(agent: str, *, force_close: bool = False) -> aiohttp.ClientSession:
+    # No limit: every watch keeps a connection for itself, and a request must not queue behind them.
+    connector = aiohttp.TCPConnector(limit=0, force_close=force_close, socket_factory=_socket, ttl_dns_cache=10)
+    named = {"User-Agent": agent}
+    return aiohttp.ClientSession(connector=connector, trust_env=True, read_bufsize=_BUFFER, headers=named)
 
 
 def _socket(address: Any) -> socket.socket:

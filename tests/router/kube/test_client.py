@@ -6,6 +6,8 @@ import asyncio
 import ssl
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,55 @@ def test_a_kubeconfig_tells_the_context_and_its_namespace(tmp_path):
     assert asyncio.run(found(context="two")) == ("http://b.example/base", "models")
     with pytest.raises(NoCluster, match="three"):
         asyncio.run(found(context="three"))
+
+
+def test_a_stream_never_takes_over_a_connection_that_may_be_dead(tmp_path):
+    async def test() -> None:
+        async with ApiServer() as api, _counted(api) as connections:
+            api.kubeconfig(tmp_path / "config")
+            text = (tmp_path / "config").read_text().replace(str(api.port), str(connections.port))
+            (tmp_path / "config").write_text(text)
+            async with await connect(kubeconfig=tmp_path / "config") as client:
+                for expected in (1, 1):
+                    await client.get(CONFIG_MAPS)
+                    assert connections.number == expected
+                for expected in (2, 3):
+                    async with client.stream(CONFIG_MAPS, {"watch": "true", "timeoutSeconds": "0"}) as chunks:
+                        assert connections.number == expected
+                        async for _ in chunks:
+                            pass
+                await client.get(CONFIG_MAPS)
+                assert connections.number == 3
+
+    asyncio.run(test())
+
+
+class _Connections:
+    def __init__(self) -> None:
+        self.number = self.port = 0
+
+
+@asynccontextmanager
+async def _counted(api: ApiServer) -> AsyncIterator[_Connections]:
+    """Another address of the server, at which connections are counted."""
+    found = _Connections()
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            sink.write(data)
+        sink.close()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        found.number += 1
+        there, back = await asyncio.open_connection("127.0.0.1", api.port)
+        await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(carry, "127.0.0.1", 0)
+    found.port = server.sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        server.close()
 
 
 def test_the_server_hears_who_asks(tmp_path):
