@@ -128,7 +128,7 @@ def _of_sum(kind: str) -> _Samples:
 
 
 def _of_times(kind: str, exact: str) -> _Samples:
-    """A copy's histogram has no sum: Envoy's own would be a guess."""
+    """A copy's histogram has no sum, as Envoy's own would be a guess; and then OpenMetrics allows it no count."""
 
     def samples(name: str, key: Key, figures: Figures) -> Iterator[str]:
         times = figures.times.get(kind)
@@ -140,7 +140,7 @@ def _of_times(kind: str, exact: str) -> _Samples:
         yield f'{name}_bucket{{{labels},le="+Inf"}} {times.count}'
         if exact in figures.sums:
             yield f"{name}_sum{{{labels}}} {figures.sums[exact] / 1e6!r}"
-        yield f"{name}_count{{{labels}}} {times.count}"
+            yield f"{name}_count{{{labels}}} {times.count}"
 
     return samples
 

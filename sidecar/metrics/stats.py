@@ -85,7 +85,7 @@ def read(body: bytes) -> Reading:
             else:
                 for histogram in entry["histograms"]:
                     _histogram(reading, histogram)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Malformed(f"the answer is not one of /stats: {error!r}") from None
     return reading
 

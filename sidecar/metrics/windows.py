@@ -14,8 +14,8 @@ from sidecar.metrics.totals import Figures, Times
 
 WINDOWS = {"10s": 10.0, "1m": 60.0, "5m": 300.0}
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-_SPACING = ((12.0, 0.0), (75.0, 4.5), (320.0, 14.5))
-"""Up to this age, snapshots at least this far apart."""
+_SLOTS = ((12.0, 0.0), (75.0, 5.0), (330.0, 15.0))
+"""Up to this age, one snapshot for each slot of so many seconds; 0 keeps them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,18 @@ class Windows:
         self._thin(at)
 
     def _thin(self, now: float) -> None:
+        """Of each slot of time its first snapshot stays: what stays is then not decided anew every second."""
         kept: list[_Snapshot] = []
-        for snapshot in reversed(self._kept):
-            gap = next((gap for age, gap in _SPACING if now - snapshot.at <= age), None)
-            if gap is not None and (not kept or kept[-1].at - snapshot.at >= gap):
+        filled: set[tuple[float, int]] = set()
+        for snapshot in self._kept:
+            slot = next((slot for age, slot in _SLOTS if now - snapshot.at <= age), None)
+            if slot is None:
+                continue
+            place = (slot, int(snapshot.at // slot)) if slot else (slot, len(kept))
+            if place not in filled:
+                filled.add(place)
                 kept.append(snapshot)
-        self._kept = kept[::-1]
+        self._kept = kept
 
     @property
     def latest(self) -> Mapping[Key, Figures]:

@@ -1,0 +1,217 @@
+"""Totals of what Envoy counts: whose they are, and that they never go back."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.metrics.stats import UNMATCHED, UPTIME, Key, Malformed, Outcome, Reading, Stat, read, stat
+from sidecar.metrics.totals import Figures, Times, Totals
+
+V1 = Key("default", "iris", "v1", "primary")
+OF_V1 = "weighted|v1|default/iris|default/iris/v1|v1"
+REQUESTS = f"headgate.requests.by.200||{OF_V1}"
+DURATION = f"headgate.duration.by.{OF_V1}"
+
+
+def reading(requests: int | None = None, counts: tuple[int, ...] = (), uptime: int | None = None) -> Reading:
+    counters = {REQUESTS: requests, UPTIME: uptime}
+    return Reading(
+        {name: value for name, value in counters.items() if value is not None},
+        {DURATION: counts} if counts else {},
+        {DURATION: tuple(float(bound + 1) for bound in range(len(counts)))} if counts else {},
+    )
+
+
+def requests_of(totals: Totals, key: Key = V1) -> int:
+    return totals.figures()[key].count
+
+
+# Whose request it was
+
+
+@pytest.mark.parametrize(
+    ("joined", "key"),
+    [
+        (OF_V1, V1),
+        ("weighted|v1|default/iris|default/iris/v2|v2", V1._replace(version="v2", route="candidate")),
+        ("weighted-grpc|v1|default/iris|default/iris/v1|", V1),
+        ("v2/match-0|v1|default/iris|default/iris/v2|v2", V1._replace(version="v2", route="header")),
+        ("weighted|v1|default/iris||v1", V1),  # the cluster is not there (yet)
+        ("weighted|v1|default/iris|shared/10.0.0.1:80/auto|v1", V1),  # the cluster is several versions'
+        ("weighted|v1|default/iris|shared/10.0.0.1:80/auto|", V1._replace(version="", route="candidate")),
+        ("weighted|v.1|a.b/c.d|a.b/c.d/v.1|v.1", Key("a.b", "c.d", "v.1", "primary")),
+        ("||||", UNMATCHED),
+    ],
+)
+def test_a_request_is_its_versions(joined, key):
+    assert stat(f"headgate.duration_us.by.{joined}") == Stat("duration_us", key)
+    assert stat(f"headgate.requests.by.503|14|{joined}") == Stat("requests", key, Outcome("503", "14"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("default/iris/v2~shadow.upstream_rq_503", Stat("requests", V1._replace(version="v2"), Outcome("503", ""))),
+        ("default/iris/v2~shadow.upstream_rq_time", Stat("duration", V1._replace(version="v2"))),
+        (
+            "default/iris/v2~shadow-grpc.upstream_rq_200",
+            Stat("requests", V1._replace(version="v2"), Outcome("200", "unknown")),
+        ),
+        ("shared/10.0.0.1_80/auto~shadow.upstream_rq_time", Stat("duration", Key("", "", "", "mirror"))),
+    ],
+)
+def test_a_copy_is_told_apart(name, expected):
+    assert stat(f"cluster.{name}") == expected._replace(key=expected.key._replace(route="mirror"))
+
+
+@pytest.mark.parametrize("name", ["headgate.requests.by.200", "headgate.odd", "cluster.a/b/c.upstream_rq_200", "", "x"])
+def test_what_is_not_ours_is_passed_over(name):
+    assert stat(name) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [("200", "200"), ("0", "0"), ("599", "5xx"), ("999", "other"), ("", "other")]
+)
+def test_servers_cannot_make_up_codes_without_end(code, told):
+    found = stat(f"headgate.requests.by.{code}|99|{OF_V1}")
+    assert found is not None
+    assert found.outcome == Outcome(told, "other")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failed"),
+    [(("200", ""), False), (("404", ""), False), (("503", ""), True), (("200", "14"), True), (("200", "5"), False)],
+)
+def test_only_the_servers_own_failures_are_errors(outcome, failed):
+    assert Outcome(*outcome).failed is failed
+
+
+# Reading
+
+
+def test_counters_and_histograms_are_read():
+    buckets = [{"upper_bound": 500, "interval": 0, "cumulative": 3}, {"upper_bound": 1e6, "cumulative": 5}]
+    body = {"stats": [{"name": REQUESTS, "value": 5}, {"histograms": [{"name": DURATION, "buckets": buckets}]}]}
+    assert read(json.dumps(body).encode()) == Reading({REQUESTS: 5}, {DURATION: (3, 5)}, {DURATION: (0.0005, 1.0)})
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"OK", b"[]", b"{}", b'{"stats": 3}', b'{"stats": [{}]}', b"\xff", b'{"stats":[1]}']
+)
+def test_anything_else_is_refused_in_one_way(body):
+    with pytest.raises(Malformed):
+        read(body)
+
+
+# Never backwards
+
+lives = st.lists(st.lists(st.integers(0, 50), min_size=1), min_size=1)
+
+
+@given(lives)
+def test_totals_are_the_sum_over_all_lives_of_envoy(lives):
+    totals, expected, at, highest = Totals(), 0, 0.0, 0
+    for life in lives:
+        counted = 0
+        for uptime, more in enumerate(life):
+            counted += more
+            at += 100.0 if uptime == 0 else 1.0
+            totals.take(reading(counted, uptime=uptime), at)
+            assert requests_of(totals) == expected + counted >= highest
+            highest = expected + counted
+        expected += counted
+
+
+def test_an_envoy_that_tells_no_uptime_is_seen_to_restart_by_its_figures():
+    totals = Totals()
+    for at, (requests, counts) in enumerate([(5, (1, 5)), (2, (2, 2)), (3, (2, 3))]):
+        totals.take(reading(requests, counts), float(at))
+    assert requests_of(totals) == 8
+    assert totals.figures()[V1].times["duration"].counts == (3, 8)
+
+
+def test_a_stat_that_envoy_let_go_of_is_added_to():
+    totals = Totals()
+    for at, requests in enumerate([5, None, 7]):
+        totals.take(reading(requests), float(at))
+    assert requests_of(totals) == 12
+
+
+def test_other_buckets_begin_anew():
+    totals = Totals()
+    totals.take(reading(1, (1, 1)), 0.0)
+    totals.take(reading(2, (2, 2, 2)), 1.0)
+    assert totals.figures()[V1].times["duration"].counts == (2, 2, 2)
+
+
+def test_a_version_that_is_gone_is_told_for_a_while_and_then_forgotten():
+    totals = Totals(grace=10.0)
+    totals.take(reading(5), 0.0)
+    totals.take(reading(None), 10.0)
+    assert requests_of(totals) == 5
+    totals.take(reading(None), 10.1)
+    assert totals.figures() == {}
+    assert len(totals) == 0
+
+
+def test_a_part_of_a_version_is_not_forgotten_alone():
+    """Or a sum over its codes or routes would go backwards."""
+    totals = Totals(grace=10.0)
+    totals.take(reading(5, (5,)), 0.0)
+    totals.take(reading(None, (6,)), 100.0)
+    assert requests_of(totals) == 5
+
+
+def test_there_is_a_limit():
+    totals = Totals(most=1)
+    totals.take(reading(5, (5,)), 0.0)
+    assert (len(totals), totals.refused) == (1, {DURATION})
+    assert requests_of(totals) == 5
+
+
+# Histograms
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "expected"),
+    [
+        ((8, 8, 8), 0.5, 0.5),
+        ((4, 6, 8), 0.75, 2.0),
+        ((4, 6, 8), 1.0, 4.0),
+        ((0, 0, 8), 0.5, 3.0),
+        ((0, 5, 5), 0.0, 1.0),
+    ],
+)
+def test_a_quantile_is_interpolated_within_its_bucket(counts, share, expected):
+    assert Times((1.0, 2.0, 4.0), counts).quantile(share) == pytest.approx(expected)
+
+
+def test_no_requests_have_no_quantile():
+    assert Times((1.0,), (0,)).quantile(0.5) is None
+
+
+def test_header_routes_of_one_version_are_added_up():
+    totals, figures = Totals(), {}
+    for index in range(2):
+        figures[f"headgate.requests.by.200||v1/match-{index}|v1|default/iris|default/iris/v1|v1"] = 2 + index
+    totals.take(Reading(figures), 0.0)
+    assert totals.figures() == {V1._replace(route="header"): Figures({Outcome("200", ""): 5}, {}, {})}
+
+
+def any_json() -> Any:
+    return st.recursive(
+        st.none() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["stats", "name", "value"]), inner),
+    )
+
+
+@given(any_json())
+def test_whatever_a_false_envoy_answers_is_refused_or_read(document):
+    with suppress(Malformed):
+        Totals().take(read(json.dumps(document).encode()), 0.0)
