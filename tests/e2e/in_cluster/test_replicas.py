@@ -41,6 +41,14 @@ class Team:
         self._all.append(Replica(name, self._folder, kubeconfig, **kubernetes))
         return self._all[-1]
 
+    async def pair(self, **kubernetes: Any) -> tuple[Replica, Replica]:
+        """Two that run: the one that leads, and the other."""
+        both = [self.add(name, **kubernetes) for name in ("a", "b")]
+        await asyncio.gather(*(one.start() for one in both))
+        await self._it.until(lambda: leader(self._it), "somebody leads")
+        first, second = sorted(both, key=lambda one: one.name != leader(self._it))
+        return first, second
+
     async def __aenter__(self) -> Team:
         return self
 
@@ -203,19 +211,17 @@ def test_a_rolling_update_loses_no_request_and_moves_no_sticky_user(rig: Any, tm
 def test_envoys_on_different_replicas_are_waited_for(rig: Any, tmp_path: Path) -> None:
     async def body(it: Any) -> None:
         async with Team(it, tmp_path) as team:
-            a, b = team.add("a", leaseDuration="4s"), team.add("b", leaseDuration="4s")
+            a, b = await team.pair(leaseDuration="4s")
             servers = {name: await it.deployment(name) for name in ("v1", "v2", "v3", "v4")}
             it.rollout("v1", "v2")
             it.rollout("v3", "v4", name="rose", timeouts={"drain": "1s"})
-            await a.start()
-            await b.start()
             await it.envoy("e1", a.xds)
             first = it.port
             other = await it.envoy("e2", b.xds)
             second = it.port
             await it.programmed(IRIS, v1=50, v2=50)
             await it.programmed("default/rose", v3=50, v4=50)
-            assert leader(it) == "a"
+            assert leader(it) == a.name
             await it.until(lambda: it.status(IRIS)["envoys"] == "2/2", "the other replica's Envoy is counted")
             async with unharmed(it, "rose.test", envoys=(first,)), unharmed(it, "iris.test", envoys=(second,)):
                 os.kill(other.pid, signal.SIGSTOP)
@@ -247,7 +253,9 @@ def test_envoys_on_different_replicas_are_waited_for(rig: Any, tmp_path: Path) -
                 await it.until(lambda: not exists(it, "v4"), "the deadline passed")
                 at_deadline = time.monotonic() - paused
                 assert exists(it, "v2")
-                await until_page(a.http, "/readyz?verbose", lambda said: "replica b_" in said and "not answer" in said)
+                await until_page(
+                    a.http, "/readyz?verbose", lambda said: f"replica {b.name}_" in said and "not answer" in said
+                )
                 await it.until(lambda: not exists(it, "v2"), "the Lease has gone")
                 print(f"v4 released {at_deadline:.1f} s, v2 {time.monotonic() - paused:.1f} s after the pause")
                 # 4 s from its last renewal, and 5 s for its Envoys to connect to another replica.
@@ -432,37 +440,35 @@ def test_a_leader_that_was_paused_for_longer_than_its_term_writes_nothing_more(r
 
     async def body(it: Any) -> None:
         async with Team(it, tmp_path) as team:
-            a, b = team.add("a", leaseDuration="3s"), team.add("b", leaseDuration="3s")
+            a, b = await team.pair(leaseDuration="3s")
             for name in ("v1", "v2", "v3"):
                 await it.deployment(name)
-            models = [f"m{n}" for n in range(20)]
+            models = [f"m{n}" for n in range(8)]
             for model in models:
                 it.rollout("v1", "v2", "v3", name=model)
-            await a.start()
-            await b.start()
             await it.envoy("e1", b.xds)
             for model in models:
                 await it.programmed(f"default/{model}")
-            assert leader(it) == "a"
+            assert leader(it) == a.name
             async with unharmed(it, "m0.test"):
                 a.send(signal.SIGSTOP)
                 # What it finds to do when it wakes up: statuses to write, a finalizer to take off.
                 for model in models:
                     weigh(it, f"default/{model}", v1=10, v2=90)
                 delete(it, "v3")
-                took = await it.until(lambda: leader(it) == "b", "taken over")
+                took = await it.until(lambda: leader(it) == b.name, "taken over")
                 print(f"taken over in {took:.2f} s")
-                await it.until(lambda: writes_by(it, "b"), "the new leader writes")
+                await it.until(lambda: writes_by(it, b.name), "the new leader writes")
                 since = len(it.api.api.requests)
                 a.send(signal.SIGCONT)
                 for model in models:
                     weigh(it, f"default/{model}", v1=80, v2=20)
                 for model in models:
                     await it.programmed(f"default/{model}", v1=80, v2=20)
-                await until_page(a.http, "/readyz?verbose", lambda said: "leader: b_" in said)
-                assert writes_by(it, "b", since)
-                assert not writes_by(it, "a", since)
-                assert leader(it) == "b"
+                await until_page(a.http, "/readyz?verbose", lambda said: f"leader: {b.name}_" in said)
+                assert writes_by(it, b.name, since)
+                assert not writes_by(it, a.name, since)
+                assert leader(it) == b.name
 
     rig(body)
 
