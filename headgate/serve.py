@@ -136,8 +136,10 @@ class ControlPlane:
         async with _alone(CannotListen), AsyncExitStack() as stack:
             await _listen("HTTP", self._http.start, http.address, http.port)
             stack.push_async_callback(self._http.stop)
+            if self._states is not None:  # before the tasks that use its connections, so that it is closed after them
+                self._cluster = await self._follow_cluster(stack, self._states)
             group = await stack.enter_async_context(_Tasks())
-            loaded = await self._run_parts(group, stack)
+            loaded = self._run_parts(group)
             await loaded.wait()
             self._checks[self._loaded] = True
             await self.engine.settled(READINESS_KNOWN_WITHIN)
@@ -165,21 +167,20 @@ class ControlPlane:
         self._checks = dict.fromkeys(self._checks, False)
         await self._stack.__aexit__(kind, error, trace)
 
-    async def _run_parts(self, group: asyncio.TaskGroup, stack: AsyncExitStack) -> asyncio.Event:
+    async def _follow_cluster(self, stack: AsyncExitStack, states: States) -> ClusterParts:
+        section = self.config.kubernetes
+        agent = f"headgate/{self.replica.identity}"
+        connecting = connect(kubeconfig=section.kubeconfig, context=section.context, agent=agent)
+        client = await stack.enter_async_context(await connecting)
+        cluster = ClusterParts(self.config, client, states, self.store, self.engine, self.replica)
+        self.registry.register(ClusterMetrics(cluster))
+        return cluster
+
+    def _run_parts(self, group: asyncio.TaskGroup) -> asyncio.Event:
         """Start every task; returns what tells that all rollouts are loaded."""
         config, loaded = self.config, asyncio.Event()
         parts: list[Coroutine[Any, Any, None]] = []
-        if self._states is not None:
-            section = config.kubernetes
-            client = await stack.enter_async_context(
-                await connect(
-                    kubeconfig=section.kubeconfig,
-                    context=section.context,
-                    agent=f"headgate/{self.replica.identity}",
-                )
-            )
-            self._cluster = ClusterParts(config, client, self._states, self.store, self.engine, self.replica)
-            self.registry.register(ClusterMetrics(self._cluster))
+        if self._cluster is not None:
             loaded = self._cluster.source.loaded
             parts.append(self._cluster.source.run(self.store))
         elif config.manifests is not None:
