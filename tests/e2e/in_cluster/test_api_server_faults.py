@@ -20,8 +20,10 @@ import pytest
 from kubedouble.fixture import Double
 
 from headgate.demo.figures import Answer, Ledger
-from headgate.demo.traffic import Aim, Client, GrpcClient, HttpClient, ask
+from headgate.demo.traffic import Aim, GrpcClient, HttpClient, ask
 from headgate.serve import ControlPlane
+from router.cluster import drain
+from router.kube.client import Client
 from router.sources.kubernetes import Kubernetes
 
 HOST, MODEL = "iris.test", "default/iris"
@@ -50,6 +52,12 @@ def api(tmp_path: Path) -> Iterator[Double]:
         yield found
     finally:
         found.close()
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if replicas had not changed for long: what drains then waits for its requests and for nothing else."""
+    monkeypatch.setattr(drain, "HOLD", 0.1)
 
 
 # The API server is away
@@ -153,15 +161,35 @@ def test_connections_that_died_without_a_word(rig: Any) -> None:
     async def body(it: Any) -> None:
         await _iris(it, iris_0=50, iris_1=50)
         async with _wire(it.api) as wire:
-            await it.plane(kubeconfig=wire.kubeconfig, watchTimeout=f"{WATCH:g}s")
+            plane = await it.plane(kubeconfig=wire.kubeconfig, watchTimeout=f"{WATCH:g}s")
             await it.envoy()
             await it.programmed(MODEL, iris_0=50, iris_1=50)
             async with it.unharmed(HOST) as ledgers:
+                await _leave_idle(plane, 20)
                 wire.freeze()
                 it.apply(_rollout(iris_0=0, iris_1=100))
                 took = await it.until(lambda: _only(ledgers, "iris-1"), "healed", HEALED)
                 assert took < HEALED
-                await it.programmed(MODEL, iris_0=0, iris_1=100)
+
+    rig(body)
+
+
+def test_a_stop_closes_its_connections_last(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever still used them would fail, and the process with it."""
+    using: list[str] = []
+    close = Client.close
+
+    async def noted(self: Client) -> None:
+        using.extend(task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("/api"))
+        await close(self)
+
+    monkeypatch.setattr(Client, "close", noted)
+
+    async def body(it: Any) -> None:
+        plane = await it.plane()
+        assert any(task.get_name().startswith("/api") for task in asyncio.all_tasks())
+        await it.stop(plane)
+        assert not using
 
     rig(body)
 
@@ -191,6 +219,7 @@ def test_a_server_that_asks_for_patience_gets_it(rig: Any) -> None:
     rig(body)
 
 
+@pytest.mark.usefixtures("settled")
 def test_writes_whose_answers_are_lost(rig: Any) -> None:
     async def body(it: Any) -> None:
         server = (await _iris(it, iris_0=50, iris_1=50))["iris-1"]
@@ -215,6 +244,7 @@ def test_writes_whose_answers_are_lost(rig: Any) -> None:
     rig(body)
 
 
+@pytest.mark.usefixtures("settled")
 def test_conflicts_while_weights_change_and_a_version_drains(rig: Any) -> None:
     async def body(it: Any) -> None:
         server = (await _iris(it, iris_0=20, iris_1=20, iris_2=60))["iris-2"]
@@ -223,7 +253,7 @@ def test_conflicts_while_weights_change_and_a_version_drains(rig: Any) -> None:
         await it.programmed(MODEL, iris_0=20, iris_1=20, iris_2=60)
         await it.until(lambda: _protected(it, "iris-2"), "protected")
         async with it.unharmed(HOST):
-            server.behave(latency_ms=SLOW / 2)
+            server.behave(latency_ms=SLOW)
             await it.until(lambda: server.counts.in_flight > 10, "requests in flight")
             it.api.faults.answer(409, 30, matches=lambda one: _ours(one) and one.method == "PATCH")
             _delete(it, "iris-2")
@@ -240,6 +270,7 @@ def test_conflicts_while_weights_change_and_a_version_drains(rig: Any) -> None:
 # Deletions of more than one thing
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_rollout_deleted_while_a_version_of_it_drains(rig: Any) -> None:
     async def body(it: Any) -> None:
         servers = await _iris(it, iris_0=50, iris_1=50)
@@ -270,6 +301,7 @@ def test_a_rollout_deleted_while_a_version_of_it_drains(rig: Any) -> None:
     rig(body)
 
 
+@pytest.mark.usefixtures("settled")
 def test_namespaces_deleted_with_all_that_is_in_them(rig: Any) -> None:
     """In whatever order it goes: as the server comes across it, or one kind before all others."""
     first = {"team-a": "", "team-b": "EndpointSlice", "team-c": "ModelRollout", "team-d": "Deployment"}
@@ -293,6 +325,9 @@ def test_namespaces_deleted_with_all_that_is_in_them(rig: Any) -> None:
                     for each in _of_kind(it, kind, team):
                         it.api.delete(each["apiVersion"], each["kind"], each["metadata"]["name"], team)
                     it.api.delete("v1", "Namespace", team, "")
+                # Elsewhere there is nothing to wait for: no other version is left, or Envoy no longer counts.
+                waiting = [(team, name) for team in ("team-a", "team-c") for name in ("v0", "v1")]
+                await asyncio.gather(*(_drained(it, name, servers[team][name], team) for team, name in waiting))
             for team in first:
                 assert _versions(answers[team]) == {"v0", "v1"}
                 await it.until(lambda team=team: it.api.find("v1", "Namespace", team, "") is None, "it gone")
@@ -354,6 +389,7 @@ def test_a_watch_label_taken_away_and_given_back(rig: Any) -> None:
     rig(body)
 
 
+@pytest.mark.usefixtures("settled")
 def test_an_object_deleted_while_it_drains_and_created_again_under_its_name(rig: Any) -> None:
     async def body(it: Any) -> None:
         server = (await _iris(it, iris_0=50, iris_1=50))["iris-1"]
@@ -363,16 +399,22 @@ def test_an_object_deleted_while_it_drains_and_created_again_under_its_name(rig:
         await it.until(lambda: _protected(it, "iris-1"), "protected")
         async with it.unharmed(HOST):
             old = it.api.get(*DEPLOYMENT, "iris-1")
-            server.behave(latency_ms=SLOW / 2)
-            await it.until(lambda: server.counts.in_flight > 10, "requests in flight")
-            _delete(it, "iris-1")
-            await _drained(it, "iris-1", server)
-            server.behave(latency_ms=0.0)
-            it.apply(_anew(old))
-            await it.programmed(MODEL, iris_0=50, iris_1=50)
-            await it.until(lambda: _protected(it, "iris-1"), "the new one protected as well")
+            for by_hand in (True, False):
+                server.behave(latency_ms=SLOW / 2)
+                await it.until(lambda: server.counts.in_flight > 10, "requests in flight")
+                _delete(it, "iris-1")
+                if by_hand:
+                    await it.until(lambda: _weight(it, "iris-1") == 0, "its routes gone")
+                    it.api.patch(*DEPLOYMENT, "iris-1", {"metadata": {"finalizers": None}})
+                else:
+                    await _drained(it, "iris-1", server)
+                server.behave(latency_ms=0.0)
+                it.apply(_anew(old))
+                await it.programmed(MODEL, iris_0=50, iris_1=50)
+                await it.until(lambda: _protected(it, "iris-1"), "the new one protected as well")
+                assert not _deleting(it, "iris-1")
+                assert set(await it.asked(HOST)) == {"iris-0", "iris-1"}
             assert it.api.get(*DEPLOYMENT, "iris-1")["metadata"]["uid"] != old["metadata"]["uid"]
-            assert set(await it.asked(HOST)) == {"iris-0", "iris-1"}
 
     rig(body)
 
@@ -452,9 +494,9 @@ def _deleting(it: Any, deployment: str) -> bool:
     return "deletionTimestamp" in _metadata(it, deployment)
 
 
-async def _drained(it: Any, deployment: str, server: Any, within: float = BACK) -> None:
+async def _drained(it: Any, deployment: str, server: Any, namespace: str = "default") -> None:
     """Wait until it is gone. Its pods would end now: nothing may be in flight to them any more."""
-    await it.until(lambda: it.api.find(*DEPLOYMENT, deployment) is None, f"{deployment} gone", within)
+    await it.until(lambda: it.api.find(*DEPLOYMENT, deployment, namespace) is None, f"{deployment} gone", BACK)
     assert server.counts.in_flight == 0, f"{deployment} gone with requests in flight"
 
 
@@ -592,6 +634,13 @@ async def _wire(api: Double) -> AsyncIterator[_Wire]:
         server.close()
 
 
+async def _leave_idle(plane: ControlPlane, connections: int) -> None:
+    """Have so many kept open for the next request, as after a busy moment: they will be as dead as the others."""
+    assert plane._cluster is not None
+    client = plane._cluster._client
+    await asyncio.gather(*(client.get("/api/v1/namespaces/default/services") for _ in range(connections)))
+
+
 def _lose_answers(api: Double, times: int) -> Counter[str]:
     """Carry out the next writes of statuses and of finalizers, but answer none of them; how many of each."""
     lost: Counter[str] = Counter()
@@ -638,7 +687,7 @@ async def _in_flight(it: Any, host: str, servers: dict[str, Any], each: int = 15
     for server in servers.values():
         server.behave(latency_ms=SLOW)
     aim = Aim(it.port, host, timeout=10.0)
-    clients: list[Client] = [HttpClient(aim), GrpcClient(aim)]
+    clients: list[HttpClient | GrpcClient] = [HttpClient(aim), GrpcClient(aim)]
     asking = [asyncio.create_task(ask(client, {})) for client in clients for _ in range(each)]
     await it.until(lambda: sum(one.counts.in_flight for one in servers.values()) == len(asking), "in flight")
     assert all(one.counts.in_flight for one in servers.values())
@@ -659,17 +708,20 @@ def _versions(answers: list[Answer]) -> set[str]:
     return {one.version for one in answers}
 
 
-def _only(ledgers: tuple[Ledger, Ledger], version: str, last: float = 0.3) -> bool:
+def _only(ledgers: tuple[Ledger, Ledger], version: str, last: float = 0.4, least: int = 8) -> bool:
     """Whether this version alone has answered, by HTTP and by gRPC, in the last moments."""
     since = time.monotonic() - last
-    return all({one.version for one in ledger.answers(since)} == {version} for ledger in ledgers)
+    found = [[one.version for one in ledger.answers(since)] for ledger in ledgers]
+    return all(len(versions) >= least and {*versions} == {version} for versions in found)
 
 
 async def _moved(it: Any, ledgers: tuple[Ledger, Ledger], weights: dict[str, int], version: str) -> float:
-    """Seconds from a change of weights until all requests go to this version."""
+    """All requests to this version: seconds from the change to when the last one left that another answered."""
+    since = time.monotonic()
     it.apply(_rollout(**weights))
-    took: float = await it.until(lambda: _only(ledgers, version), "the weights in force")
-    return took
+    await it.until(lambda: _only(ledgers, version), "the weights in force")
+    late = [one.sent for ledger in ledgers for one in ledger.answers(since) if one.version != version]
+    return max(late, default=since) - since
 
 
 def _looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
