@@ -9,11 +9,11 @@
   verbs: [patch]
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [get, list, watch]
-# patch: the finalizer headgate.dev/drain, on what a rollout's versions name.
+  verbs: [list, watch]
+# patch: the finalizer headgate.dev/drain, on what a rollout's versions name. get: to see who wrote first.
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, patch]
