@@ -212,13 +212,13 @@ def test_envoys_on_different_replicas_are_waited_for(rig: Any, tmp_path: Path) -
     async def body(it: Any) -> None:
         async with Team(it, tmp_path) as team:
             a, b = await team.pair(leaseDuration="4s")
-            servers = {name: await it.deployment(name) for name in ("v1", "v2", "v3", "v4")}
-            it.rollout("v1", "v2")
-            it.rollout("v3", "v4", name="rose", timeouts={"drain": "1s"})
             await it.envoy("e1", a.xds)
             first = it.port
             other = await it.envoy("e2", b.xds)
             second = it.port
+            servers = {name: await it.deployment(name) for name in ("v1", "v2", "v3", "v4")}
+            it.rollout("v1", "v2")
+            it.rollout("v3", "v4", name="rose", timeouts={"drain": "1s"})
             await it.programmed(IRIS, v1=50, v2=50)
             await it.programmed("default/rose", v3=50, v4=50)
             assert leader(it) == a.name
@@ -441,12 +441,12 @@ def test_a_leader_that_was_paused_for_longer_than_its_term_writes_nothing_more(r
     async def body(it: Any) -> None:
         async with Team(it, tmp_path) as team:
             a, b = await team.pair(leaseDuration="3s")
+            await it.envoy("e1", b.xds)
             for name in ("v1", "v2", "v3"):
                 await it.deployment(name)
             models = [f"m{n}" for n in range(8)]
             for model in models:
                 it.rollout("v1", "v2", "v3", name=model)
-            await it.envoy("e1", b.xds)
             for model in models:
                 await it.programmed(f"default/{model}")
             assert leader(it) == a.name
