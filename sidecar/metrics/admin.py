@@ -14,7 +14,14 @@ import aiohttp
 
 
 class NoAnswer(Exception):
-    """Envoy's admin endpoint did not answer as it should; the message says why, in plain words."""
+    """Envoy's admin endpoint did not answer as it should; the message says why, in plain words.
+
+    `refused`: nobody was there, as while Envoy restarts.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class Admin:
             raise NoAnswer(f"{self.where} did not answer within {self._timeout:g} s") from None
         except aiohttp.ClientConnectorError as error:
             why = (error.os_error.strerror or str(error.os_error)).lower()
-            raise NoAnswer(f"cannot connect to {self.where}: {why}") from None
+            raise NoAnswer(f"cannot connect to {self.where}: {why}", refused=True) from None
         except (aiohttp.ClientError, OSError) as error:
             raise NoAnswer(f"{self.where} broke off: {error}") from None
 

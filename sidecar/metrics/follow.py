@@ -40,6 +40,7 @@ class Follower:
         self._totals, self._windows = Totals(grace), Windows()
         self._reads = self._failures = 0
         self._took = 0.0
+        self._refused = False
         self._read_at: float | None = None
         self.trouble: str | None = "nothing has been read yet"
 
@@ -57,6 +58,7 @@ class Follower:
             self.take(await self._source.get(PATH))
         except (NoAnswer, Malformed) as error:
             self._failures += 1
+            self._refused = self._refused or (isinstance(error, NoAnswer) and error.refused)
             self._tell(str(error))
         else:
             self._took = self._clock() - began
@@ -66,7 +68,8 @@ class Follower:
         """One answer of Envoy's; Malformed changes nothing."""
         reading = read(body)
         now = self._clock()
-        self._totals.take(reading, now)
+        self._totals.take(reading, now, self._refused)
+        self._refused = False
         self._windows.take(self._totals.figures(), now)
         self._read_at = now
 

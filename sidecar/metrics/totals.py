@@ -113,6 +113,7 @@ class Totals:
         self._grace, self._most = grace, most
         self._lines: dict[str, _Line] = {}
         self._seen: dict[Key, float] = {}
+        self._taken: float | None = None
         self._began: float | None = None
         self.refused: set[str] = set()
         """Stats that there was no room for."""
@@ -120,9 +121,9 @@ class Totals:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def take(self, reading: Reading, at: float) -> None:
-        """`at` is monotonic seconds."""
-        if self._restarted(reading, at):
+    def take(self, reading: Reading, at: float, refused: bool = False) -> None:
+        """`at` is monotonic seconds. `refused`: since the last reading nobody was there to take a connection."""
+        if self._restarted(reading, at, refused):
             for line in self._lines.values():
                 line.there = False
         for name, line in self._lines.items():
@@ -134,14 +135,16 @@ class Totals:
             self._step(name, counts, reading.bounds[name], at)
         self._forget(at)
 
-    def _restarted(self, reading: Reading, at: float) -> bool:
+    def _restarted(self, reading: Reading, at: float, refused: bool) -> bool:
         """A new Envoy may have counted further than the old one had, so that no figure shows it."""
-        uptime = reading.counters.get(UPTIME)
+        uptime, last, began = reading.counters.get(UPTIME), self._taken, self._began
+        self._taken = at
         if uptime is None:
             return False
-        began, before = at - uptime, self._began
-        self._began = began
-        return before is not None and began > before + _UPTIME_JITTER
+        self._began = at - uptime
+        if last is None or began is None:
+            return False
+        return self._began > began + _UPTIME_JITTER or (refused and uptime <= at - last + 1.0)
 
     def _step(self, name: str, value: int | tuple[int, ...], bounds: tuple[float, ...], at: float) -> None:
         line = self._lines.get(name)

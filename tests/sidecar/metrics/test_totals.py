@@ -136,6 +136,21 @@ def test_an_envoy_that_tells_no_uptime_is_seen_to_restart_by_its_figures():
     assert totals.figures()[V1].times["duration"].counts == (3, 8)
 
 
+@pytest.mark.parametrize(("refused", "total"), [(True, 12), (False, 7)])
+def test_a_quick_restart_shows_by_a_refused_connection(refused, total):
+    totals = Totals()
+    totals.take(reading(5, uptime=1), 1.0)
+    totals.take(reading(7, uptime=1), 2.5, refused)
+    assert requests_of(totals) == total
+
+
+def test_an_old_envoy_that_refused_a_connection_is_the_same_one():
+    totals = Totals()
+    totals.take(reading(5, uptime=100), 1.0)
+    totals.take(reading(7, uptime=102), 3.0, True)
+    assert requests_of(totals) == 7
+
+
 def test_a_stat_that_envoy_let_go_of_is_added_to():
     totals = Totals()
     for at, requests in enumerate([5, None, 7]):
