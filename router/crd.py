@@ -35,8 +35,9 @@ ONE_OF: dict[type[BaseModel], tuple[str, ...]] = {
 """Of which fields a part has exactly one."""
 
 _MIRRORED_PRIMARY = "the primary answers requests itself: give the mirror to a candidate"
+# CEL reserves the word namespace: Kubernetes has such fields written with underscores around.
 _RULES: dict[type[BaseModel], tuple[tuple[str, str], ...]] = {
-    schema.Service: (("!(has(self.host) && has(self.namespace))", "namespace goes with name, not with host"),),
+    schema.Service: (("!(has(self.host) && has(self.__namespace__))", "namespace goes with name, not with host"),),
     schema.Match: (
         (
             "has(self.path) || has(self.method) || (has(self.headers) && size(self.headers) > 0)"

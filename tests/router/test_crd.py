@@ -271,7 +271,7 @@ def extensions(schema, value):
 
 def cel(rule, self):
     """The few CEL forms that our rules use, rewritten as Python."""
-    text = re.sub(r"has\(([^()]+)\.(\w+)\)", r"('\2' in \1)", rule)
+    text = re.sub(r"has\(([^()]+)\.(\w+)\)", r"('\2' in \1)", rule.replace("__namespace__", "namespace"))
     text = re.sub(r"\((\('\w+' in self\)) \? 1 : 0\)", r"int\1", text)
     text = re.sub(r"self\.versions\.exists\(v, (.*)\)$", r"any(\1 for v in self.versions)", text)
     text = re.sub(r"\b(self|v)\.(\w+)", r"\1['\2']", text)
@@ -297,3 +297,35 @@ def test_what_the_parser_refuses_the_crd_refuses(raw):
 def test_the_printing_commands_print_the_pages(module, page):
     printed = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, check=True)
     assert printed.stdout == page
+
+
+RESERVED = "true false null in as break const continue else for function if import let loop package namespace return"
+
+
+def test_no_rule_names_a_field_by_a_word_that_cel_reserves():
+    """A real API server refuses the whole CRD then: it knows the field `namespace` as `__namespace__` only."""
+    rules = [one["rule"] for node in nodes(SCHEMA) for one in node.get("x-kubernetes-validations", ())]
+    assert len(rules) > 10
+    assert not [rule for rule in rules if re.search(rf"\.({RESERVED.replace(' ', '|')})\b", rule)]
+
+
+PER_RULE, OF_A_CRD = 10_000_000, 100_000_000  # the API server's limits of estimated cost
+
+
+def test_the_rules_stay_far_below_what_an_api_server_lets_them_cost():
+    """Counted from above: every word of a rule as 10, an exists() once for each item; times the lists around it."""
+
+    def costs(node, times):
+        for one in node.get("x-kubernetes-validations", ()):
+            loops = 32 if ".exists(" in one["rule"] else 1
+            yield times * loops * 10 * len(re.findall(r"\w+|[^\w\s]", one["rule"]))
+        for child in node.get("properties", {}).values():
+            yield from costs(child, times)
+        if "items" in node:
+            bounded = any("x-kubernetes-validations" in each for each in nodes(node["items"]))
+            assert not bounded or "maxItems" in node
+            yield from costs(node["items"], times * node.get("maxItems", 1))
+
+    found = list(costs(SCHEMA, 1))
+    assert max(found) < PER_RULE
+    assert sum(found) < OF_A_CRD / 2

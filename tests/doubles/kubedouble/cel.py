@@ -16,6 +16,11 @@ from kubedouble.errors import Cause
 from kubedouble.metadata import invalid_value
 
 _TRANSITION = re.compile(r"\boldSelf\b")
+_RESERVED = (
+    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
+    "loop", "package", "namespace", "return",
+)  # fmt: skip
+_UNESCAPED = re.compile(rf"\.({'|'.join(_RESERVED)})\b")
 
 
 @functools.cache
@@ -24,7 +29,16 @@ def _program(rule: str) -> celpy.Runner:
     return environment.program(environment.compile(rule))
 
 
+def _escaped(value: Any) -> Any:
+    """Fields whose names CEL reserves are known to rules as __name__."""
+    if isinstance(value, dict):
+        return {f"__{key}__" if key in _RESERVED else key: _escaped(each) for key, each in value.items()}
+    return [_escaped(each) for each in value] if isinstance(value, list) else value
+
+
 def compile_fault(rule: str) -> str | None:
+    if found := _UNESCAPED.search(rule):
+        return f"compilation failed: undefined field '{found[1]}'"
     try:
         _program(rule)
     except CELParseError as fault:
@@ -37,9 +51,9 @@ def rule_faults(value: Any, schema: dict[str, Any], path: str, old: Any) -> Iter
         transition = bool(_TRANSITION.search(rule["rule"]))
         if transition and old is None:
             continue
-        names = {"self": json_to_cel(value)}
+        names = {"self": json_to_cel(_escaped(value))}
         if transition:
-            names["oldSelf"] = json_to_cel(old)
+            names["oldSelf"] = json_to_cel(_escaped(old))
         where = path + rule.get("fieldPath", "")
         try:
             holds = bool(_program(rule["rule"]).evaluate(names))
