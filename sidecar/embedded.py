@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sidecar.chain import Chain, Out
 from sidecar.headers import Headers, Pairs
 from sidecar.host import Host
+from sidecar.lean import Lane, LeanChain, untie
 from sidecar.loading import PluginSpec
 from sidecar.native.inside import Stream, log
 from sidecar.pipeline import Pipeline
@@ -38,6 +39,7 @@ HOLD, BLOCK = 1, 2  # what a hook answers when nothing may go on yet; BLOCK: and
 REQUEST, RESPONSE = 0, 1
 _WANTS_HEADERS, _WANTS_BODY, _WANTS_TRAILERS, _WANTS_END = 1, 2, 4, 64
 _PIECE = 1 << 20  # a piece of a body is not longer: room for the one that shows that a body is too long
+_GARBAGE = (20_000, 20, 100)  # requests leave none: it is for what plugins tie into circles
 _SWITCH = 0.001  # seconds until a worker that waits for the interpreter gets it from one that does not give it up
 
 # Numbers of Envoy's attributes.
@@ -61,15 +63,13 @@ class Handler(Stream, Host):
     """One request. The C module makes it, calls the hooks and, at its end, lets go of `chain`."""
 
     application: ClassVar[Application]
-    chain: Chain
-
     _ways: tuple[_Way, _Way] | None = None
     _refused: tuple[tuple[int, str], ...] = ()
 
     # Hooks, called by the C module
 
     def request_headers(self, headers: Headers, end: bool) -> int | None:
-        chain = self.chain = self.application.pipeline.open(self)
+        chain = self.chain = self.application.open(self)
         out = chain.request_headers(headers, end)
         if out.headers is not None:
             return None
@@ -81,6 +81,12 @@ class Handler(Stream, Host):
         if out.headers is not None:
             return None
         return self._begin(RESPONSE, out, end)
+
+    def over(self) -> None:
+        """Nothing more comes: leave nothing for the garbage collector."""
+        chain, self.chain = self.chain, None
+        if chain is not None:
+            untie(chain)
 
     def request_body(self, data: bytes, end: bool) -> int | bytes | None:
         return self._pass(REQUEST, (self.chain or self._late()).request_body(data, end), data, end)
@@ -163,7 +169,7 @@ class Handler(Stream, Host):
 
     def _late(self) -> Chain:
         """A response without our having seen its request: something before us answered, or nobody wants requests."""
-        chain = self.chain = self.application.pipeline.open(self)
+        chain = self.chain = self.application.open(self)
         chain.request_headers(self.headers(0), True)
         return chain
 
@@ -212,7 +218,8 @@ class Handler(Stream, Host):
                 self._wait(way)
 
     def _blocked(self, way: int) -> bool:
-        return self.chain.request_blocked if way == REQUEST else self.chain.response_blocked
+        chain: Chain = self.chain
+        return chain.request_blocked if way == REQUEST else chain.response_blocked
 
     def _wait(self, way: int) -> int:
         if not self._blocked(way):
@@ -230,6 +237,25 @@ class Handler(Stream, Host):
         else:
             self.abort()
         return HOLD
+
+
+class LeanHandler(Handler):
+    """One request of which no plugin wants the body."""
+
+    def request_headers(self, headers: Headers, end: bool) -> int | None:
+        chain = self.chain = LeanChain(self.application.lane, self)
+        out = chain.quick_request(headers, end)
+        return None if out is None or out.headers is not None else self._begin(REQUEST, out, end)
+
+    def response_headers(self, headers: Headers, end: bool) -> int | None:
+        chain: LeanChain = self.chain or self._late()  # type: ignore[assignment]
+        out = chain.quick_response(headers, end)
+        return None if out is None or out.headers is not None else self._begin(RESPONSE, out, end)
+
+    def over(self) -> None:
+        chain, self.chain = self.chain, None
+        if chain is not None:
+            chain.untie()
 
 
 class _Way:
@@ -272,7 +298,10 @@ class Application:
         if self.plugins.faults:
             raise ValueError("; ".join(map(str, self.plugins.faults)))
         self.pipeline = self.plugins.pipeline
-        self.handler = type("Handler", (Handler,), {"application": self})
+        lean = not spec.reload and Lane.fits(self.pipeline)
+        self.lane = Lane(self.pipeline)
+        self.open: Callable[[Handler], Chain] = self.lane.open if lean else lambda host: self.pipeline.open(host)
+        self.handler = type("Handler", (LeanHandler if lean else Handler,), {"application": self})
         self._times = self._read_times()
         clock.add(self)
 
@@ -413,6 +442,7 @@ def load(name: str, config: str) -> Application:
         _clock = Clock()
     application = Application(name, EmbeddedSpec.model_validate(_object(config)), _clock)
     gc.collect()
+    gc.set_threshold(*_GARBAGE)
     gc.freeze()  # what is loaded stays: no collection needs to look through it again
     return application
 

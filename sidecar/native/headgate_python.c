@@ -87,20 +87,26 @@ typedef struct {
 
 static PyInterpreterState* interpreter;
 static PyTypeObject Stream_type, Headers_type;
-static PyObject *name_of[6], *name_resumed, *name_completed;
+static PyObject *name_of[6], *name_resumed, *name_completed, *name_over;
 
 /* ---------------------------------------------------------------- threads and the GIL */
 
 #define TRASH 64
 
 static __thread PyThreadState* own_state;
-static __thread PyObject* trash[TRASH]; /* references to be given up when we have the GIL again */
+static __thread PyObject* trash[TRASH]; /* requests that are over, to be given up when we have the GIL again */
 static __thread int trashed;
 
 static void enter(void) {
   if (own_state == NULL) own_state = PyThreadState_New(interpreter);
   PyEval_RestoreThread(own_state);
-  while (trashed) Py_DECREF(trash[--trashed]);
+  while (trashed) {
+    PyObject* one = trash[--trashed];
+    PyObject* done = PyObject_VectorcallMethod(name_over, &one, 1, NULL);
+    if (done == NULL) PyErr_Clear();
+    Py_XDECREF(done);
+    Py_DECREF(one);
+  }
 }
 
 static void leave(void) { own_state = PyEval_SaveThread(); }
@@ -672,6 +678,7 @@ static bool start_python(void) {
   for (int i = 0; i < 6; i++) name_of[i] = PyUnicode_InternFromString(names[i]);
   name_resumed = PyUnicode_InternFromString("resumed");
   name_completed = PyUnicode_InternFromString("completed");
+  name_over = PyUnicode_InternFromString("over");
   interpreter = PyInterpreterState_Get();
   PyObject* ours = PyImport_ImportModule("_headgate_envoy");
   if (ours == NULL) say_error("cannot make the module");

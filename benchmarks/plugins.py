@@ -1,0 +1,246 @@
+"""What a plugin on the request path costs: embedded Python beside Lua, a dynamic module without Python, and nothing.
+
+One Envoy with one worker has a listener for each way; wrk sends to one after the other, in alternating rounds, so that
+every ratio is between runs seconds apart. Needs `wrk`, `nginx` (as the model server) and a C compiler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.report import Report, arguments, machine, progress
+from headgate.envoy import EnvoyProcess
+from sidecar.native.build import build, http_filter
+
+HERE = Path(__file__).resolve().parent
+TYPES = "type.googleapis.com/envoy.extensions"
+LUA_HEADERS = """
+function envoy_on_request(handle)
+  handle:headers():replace("x-seen", handle:headers():get(":path"))
+end
+function envoy_on_response(handle)
+  handle:headers():replace("x-told", handle:headers():get(":status"))
+end
+"""
+LUA_BODY = """
+function envoy_on_request(handle)
+  local body = handle:body()
+  local text = body:getBytes(0, body:length())
+  body:setBytes(string.upper(text))
+end
+"""
+NGINX = """
+daemon off; worker_processes 1; error_log stderr crit; pid {folder}/nginx.pid;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}; proxy_temp_path {folder};
+  fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder}; client_body_buffer_size 256k;
+  server {{ listen unix:{folder}/model.sock; location / {{ return 200 "answer of the model"; }} }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What wrk tells of one run."""
+
+    rate: float
+    p50: float  # ms
+    failed: int
+
+
+def plugin(name: str) -> dict[str, Any]:
+    return http_filter({"plugins": [{"plugin": f"benchmarks.plugin_samples:{name}"}]}, name)
+
+
+def lua(code: str) -> dict[str, Any]:
+    return {
+        "name": "lua",
+        "typed_config": {
+            "@type": f"{TYPES}.filters.http.lua.v3.Lua",
+            "default_source_code": {"inline_string": code},
+        },
+    }
+
+
+WAYS: dict[str, tuple[dict[str, Any], ...]] = {
+    "plain": (),
+    "module without a plugin": (http_filter({}, "none"),),
+    "Lua": (lua(LUA_HEADERS),),
+    "embedded Python": (plugin("HeaderPlugin"),),
+    "Lua, body": (lua(LUA_BODY),),
+    "embedded Python, body": (plugin("BodyPlugin"),),
+}
+
+
+def bootstrap(folder: Path) -> dict[str, Any]:
+    """A listener for each way; all lead to the same server."""
+
+    def listener(name: str, filters: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+        router = {"name": "router", "typed_config": {"@type": f"{TYPES}.filters.http.router.v3.Router"}}
+        route = {"match": {"prefix": "/"}, "route": {"cluster": "model"}}
+        manager = {
+            "@type": f"{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "benchmark",
+            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+            "http_filters": [*filters, router],
+        }
+        return {
+            "name": name,
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        }
+
+    endpoint = {"endpoint": {"address": {"pipe": {"path": f"{folder}/model.sock"}}}}
+    return {
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
+        "static_resources": {
+            "listeners": [listener(name, filters) for name, filters in WAYS.items()],
+            "clusters": [
+                {
+                    "name": "model",
+                    "type": "STATIC",
+                    "load_assignment": {"cluster_name": "model", "endpoints": [{"lb_endpoints": [endpoint]}]},
+                }
+            ],
+        },
+    }
+
+
+@contextmanager
+def model_server(folder: Path) -> Iterator[None]:
+    """nginx, which answers at once."""
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder))
+    process = subprocess.Popen(["nginx", "-c", str(config), "-e", "stderr"])
+    try:
+        end = time.monotonic() + 10
+        while not (folder / "model.sock").exists():
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("nginx did not start")
+            time.sleep(0.01)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def load(port: int, connections: int, seconds: int, body: Path | None) -> Taken:
+    """One run of wrk."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", f"http://127.0.0.1:{port}/v2/models"]
+    if body is not None:
+        command += ["-s", str(body)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    told = (await process.communicate())[0].decode()
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", told)
+    p50 = re.search(r"50%\s+([\d.]+)(us|ms|s)", told)
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
+    if rate is None or p50 is None:
+        raise RuntimeError(f"wrk told nothing: {told}")
+    scale = {"us": 0.001, "ms": 1.0, "s": 1000.0}[p50[2]]
+    return Taken(float(rate[1]), float(p50[1]) * scale, int(failed[1]) if failed else 0)
+
+
+def script(folder: Path, size: int) -> Path:
+    """A POST of so many bytes."""
+    path = folder / f"post-{size}.lua"
+    path.write_text(f'wrk.method = "POST"\nwrk.body = string.rep("model ", {size // 6})\n')
+    return path
+
+
+async def run(report: Report, rounds: int, seconds: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="headgate-plugins-") as name:
+        folder = Path(name)
+        os.environ.update(build().environment)
+        with model_server(folder):
+            async with EnvoyProcess(bootstrap(folder), folder=folder / "envoy", concurrency=1) as envoy:
+                ports = {way: await envoy.wait_listener(way) for way in WAYS}
+                headers = [way for way in WAYS if "body" not in way]
+                bodies = ["plain", *(way for way in WAYS if "body" in way)]
+                await measure(report, "headers", ports, headers, None, rounds, seconds)
+                for size in (1_000, 100_000):
+                    text = f"body of {size // 1000} kB"
+                    await measure(report, text, ports, bodies, script(folder, size), max(2, rounds // 2), seconds)
+
+
+async def measure(
+    report: Report,
+    what: str,
+    ports: Mapping[str, int],
+    ways: list[str],
+    body: Path | None,
+    rounds: int,
+    seconds: int,
+) -> None:
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    quiet: dict[str, list[float]] = {way: [] for way in ways}
+    ratios: dict[str, list[float]] = {way: [] for way in ways}
+    added: dict[str, list[float]] = {way: [] for way in ways}
+    failed = 0
+    for way in ways:
+        await load(ports[way], 16, 1, body)  # connections and caches are there
+    for at in range(rounds):
+        busy = {}
+        idle = {}
+        for way in ways if at % 2 == 0 else ways[::-1]:
+            busy[way] = await load(ports[way], 16, seconds, body)
+            idle[way] = await load(ports[way], 1, 1, body)
+            failed += busy[way].failed + idle[way].failed
+        for way in ways:
+            rates[way].append(busy[way].rate)
+            quiet[way].append(idle[way].p50)
+            ratios[way].append(busy[way].rate / busy["plain"].rate)
+            added[way].append(idle[way].p50 - idle["plain"].p50)
+        progress(f"{what}, round {at + 1}: " + ", ".join(f"{way} {ratios[way][-1]:.2f}" for way in ways))
+    middle = statistics.median
+    report.table(
+        f"{what}: 16 connections, and one for the latency",
+        ("way", "requests/s", "of plain", "from", "to", "p50 ms", "added p50 ms"),
+        [
+            [
+                way,
+                f"{middle(rates[way]):,.0f}",
+                f"{middle(ratios[way]):.2f}",
+                f"{min(ratios[way]):.2f}",
+                f"{max(ratios[way]):.2f}",
+                f"{middle(quiet[way]):.3f}",
+                f"{middle(added[way]):.3f}",
+            ]
+            for way in ways
+        ],
+    )
+    if body is None:
+        share = 100 * middle(ratios["embedded Python"])
+        report.figure("embedded header plugin, rate of plain", share, "%", 75, "at least", headline=True)
+        report.figure("embedded header plugin, added p50", middle(added["embedded Python"]), "ms", 0.1, headline=True)
+    report.figure(f"{what}: failed requests", failed, "", 0)
+
+
+def main() -> int:
+    chosen = arguments(__doc__)
+    missing = [tool for tool in ("wrk", "nginx") if shutil.which(tool) is None]
+    if missing:
+        print(f"missing: {', '.join(missing)} (Debian: apt-get install wrk nginx-light)", file=sys.stderr)
+        return 2
+    report = Report("plugins", machine())
+    asyncio.run(run(report, 3 if chosen.quick else 7, 1 if chosen.quick else 2))
+    return report.close(chosen.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
