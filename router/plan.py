@@ -44,7 +44,10 @@ DEFAULT_CONNECT_TIMEOUT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class VersionPlan:
-    """One line of status: `match` and `mirror_percent` say what is in force now, not what is wished."""
+    """One line of status: `match` and `mirror_percent` say what is in force now, not what is wished.
+
+    `gone`: it is not there, or being deleted, so that its not being ready is no trouble.
+    """
 
     name: str
     ready: bool
@@ -53,6 +56,7 @@ class VersionPlan:
     role: Literal["primary", "candidate"]
     mirror_percent: float
     match: bool
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ def _version_plan(wish: Wish, observed: Observed, points: dict[str, int]) -> Ver
         role="primary" if wish.primary else "candidate",
         mirror_percent=wish.mirror.percent if mirrors(wish, observed.ready, points) and wish.mirror else 0.0,
         match=bool(wish.match) and seen.ready,
+        gone=seen.site is not None and seen.site.gone,
     )
 
 

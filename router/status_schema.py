@@ -95,6 +95,7 @@ _SEEN = {
         "additionalProperties": {"type": "string"},
     },
     "change": _text("Digest of the change annotation that came with it."),
+    "annotated": _text("Weights that the versions' resources put in place of the spec's."),
 }
 
 STATUS: Node = {

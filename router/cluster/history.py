@@ -21,6 +21,8 @@ MOST = 20
 MAX_HISTORY_BYTES = 10 * 1024
 OURS = 8
 """Entries by headgate itself that are kept at most."""
+BY_RESOURCES = "resources"
+"""Who changes weights by an annotation of a version's resources, or in a SeldonDeployment."""
 BY_HEADGATE = "headgate"
 _TEXT = 256
 _COLLAPSE = 60.0
@@ -31,15 +33,20 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Of the spec last told: its generation, its digest, and that of the change annotation that came with it."""
+    """Of the spec last told: its generation, its digest, and that of the change annotation that came with it.
+
+    `annotated` are the weights that the versions' resources put in place of the spec's.
+    """
 
     generation: int = 0
     facts: Mapping[str, str] | None = None
     change: str = ""
+    annotated: str = ""
 
     def to_json(self) -> JsonObject:
         told = {"generation": self.generation, "facts": dict(self.facts or {})}
-        return {**told, **({"change": self.change} if self.change else {})}
+        rest = {"change": self.change, "annotated": self.annotated}
+        return {**told, **{name: one for name, one in rest.items() if one}}
 
     @classmethod
     def from_json(cls, raw: Any) -> Seen:
@@ -48,18 +55,33 @@ class Seen:
         if not isinstance(generation, int) or not isinstance(facts, Mapping):
             return cls()
         kept = {str(name): str(value) for name, value in facts.items()}
-        return cls(generation, kept, change if isinstance(change, str) else "")
+        annotated = part(raw, "annotated")
+        return cls(
+            generation,
+            kept,
+            change if isinstance(change, str) else "",
+            annotated if isinstance(annotated, str) else "",
+        )
 
 
-def told(history: Any, seen: Seen, rollout: Mapping[str, Any], now: str) -> tuple[list[JsonObject], Seen]:
-    """The history with what is new in this object's spec. `now` is RFC 3339, like every time in it."""
+def told(
+    history: Any, seen: Seen, rollout: Mapping[str, Any], now: str, annotated: str | None = None
+) -> tuple[list[JsonObject], Seen]:
+    """The history with what is new in this object's spec. `now` is RFC 3339, like every time in it.
+
+    `annotated` are weights from the versions' resources ("v1=20 v2=80"); None while they are not known.
+    """
+    weights = seen.annotated if annotated is None else annotated
     entries = _entries(history)
     metadata = rollout.get("metadata") or {}
     generation = _whole(metadata.get("generation"))
     note = part(metadata.get("annotations"), ANNOTATION)
     note_digest = _digest(note) if note else ""
     if seen.facts is not None and generation == seen.generation:
-        return bounded(entries), Seen(seen.generation, seen.facts, note_digest)
+        if weights != seen.annotated:
+            what = f"weights {weights} from its resources" if weights else "weights of the spec again"
+            entries = [*entries, _entry(now, {"by": BY_RESOURCES}, what, generation)]
+        return bounded(entries), Seen(seen.generation, seen.facts, note_digest, weights)
     facts = dict(spec_facts(rollout.get("spec")))
     change = _change(note) if note and note_digest != seen.change else {}
     of = _whole(change.get("generation")) or generation
@@ -74,7 +96,7 @@ def told(history: Any, seen: Seen, rollout: Mapping[str, Any], now: str) -> tupl
         what = "deleted"
     editor = _editor(metadata.get("managedFields"))
     entries = [*entries, _entry(change.get("at") or editor[1] or now, {"by": editor[0], **change}, what, generation)]
-    return bounded(entries), Seen(generation, facts, note_digest)
+    return bounded(entries), Seen(generation, facts, note_digest, weights)
 
 
 def moved(

@@ -13,7 +13,7 @@ from typing import Protocol as Interface
 from router.cluster.backend import ModelMesh, Server, server
 from router.cluster.endpoints import served
 from router.cluster.named import named
-from router.cluster.objects import Object, text, whole
+from router.cluster.objects import Object, part, text, whole
 from router.cluster.readiness import Readiness, version_readiness
 from router.cluster.resource import Reference, ResourceType
 from router.cluster.rollout import reweighted, rollout
@@ -131,8 +131,15 @@ def _resolved(
     sites = {}
     for one in made.spec.versions:
         state = version_readiness(resources[one.name], asking.find, asking.cluster.types)
-        sites[one.name] = _site(servers[one.name], state, asking)
+        site = _site(servers[one.name], state, asking)
+        sites[one.name] = replace(site, gone=True) if _gone(resources[one.name], asking) else site
     return Resolved(made, sites, resources, frozenset(asking.asked), frozenset(asking.services), problems)
+
+
+def _gone(listed: tuple[Reference, ...], asking: _Asking) -> bool:
+    found = [asking.find(one) for one in listed if one.short not in UNPROTECTED]
+    leaving = any(part(one, "metadata", "deletionTimestamp") is not None for one in found)
+    return bool(found) and (leaving or all(one is None for one in found))
 
 
 def _overrides(resources: References, asking: _Asking) -> tuple[dict[str, int], tuple[Problem, ...]]:

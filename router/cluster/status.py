@@ -251,8 +251,24 @@ def _status(known: Known, now: str, limit: int) -> JsonObject:
 
 def _past(known: Known, now: str) -> JsonObject:
     previous = known.previous
-    history, seen = told(previous.get("history"), Seen.from_json(previous.get("seen")), known.rollout, now)
+    annotated = _annotated(known)
+    history, seen = told(previous.get("history"), Seen.from_json(previous.get("seen")), known.rollout, now, annotated)
     return {"history": history, "seen": seen.to_json()}
+
+
+def _annotated(known: Known) -> str | None:
+    """Weights that the versions' resources put in place of the spec's; None while this generation is too new."""
+    if known.model is None or not known.current:
+        return None
+    spec = {text(one, "name"): one for one in mappings(known.rollout, "spec", "versions")}
+    found = []
+    for one in known.model.rollout.spec.versions:
+        raw = spec.get(one.name, {})
+        if one.weight is not None and whole(raw, "weight") != one.weight:
+            found.append(f"{one.name}={one.weight}")
+        elif one.mirror is not None and one.mirror.percent != (part(raw, "mirror", "percent") or 100):
+            found.append(f"{one.name}={one.mirror.percent:g} % mirrored")
+    return " ".join(found)[:MAX_REASON]
 
 
 def _condition(known: Known, now: str, kind: str, state: str, reason: str, message: str, limit: int) -> JsonObject:
@@ -338,8 +354,9 @@ def _degraded(known: Known, reach: Spread | None) -> Verdict:
 
 
 def _missing(model: ModelStatus, state: RolloutState | None) -> Iterator[str]:
-    """Versions that should have traffic and cannot serve."""
-    reasons = {one.name: one.reason for one in model.versions if not one.ready}
+    """Versions that should have traffic and cannot serve. A candidate that is not deployed, or going, is no trouble."""
+    lost = [one for one in model.versions if not one.ready and not (one.gone and one.role == "candidate")]
+    reasons = {one.name: one.reason for one in lost}
     for wish in wishes(held(model.rollout, state.held) if state is not None and state.held else model.rollout):
         if wish.name in reasons and (wish.weight > 0 or wish.match or wish.mirror):
             yield f"{wish.name} is not ready ({reasons[wish.name]})"
