@@ -245,7 +245,7 @@ class Chain:
     @property
     def request_blocked(self) -> bool:
         """Whether the host should stop reading the request for now."""
-        return any(step.blocked for step in self._request.steps)
+        return self._request.closed or any(step.blocked for step in self._request.steps)
 
     @property
     def response_blocked(self) -> bool:
