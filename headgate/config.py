@@ -149,9 +149,12 @@ class Gateway(Part):
     name: Label = DEFAULT_GATEWAY
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)] = (Listener(),)
     on_demand_above: Annotated[int, Strict(), Field(ge=0)] = 2_000
+    count_requests: Annotated[bool, Strict()] = True
 
     def as_ir(self) -> ir.Gateway:
-        return ir.Gateway(self.name, tuple(map(self._listener, self.listeners)), self.on_demand_above)
+        return ir.Gateway(
+            self.name, tuple(map(self._listener, self.listeners)), self.on_demand_above, self.count_requests
+        )
 
     def _listener(self, listener: Listener) -> ir.Listener:
         tls, ca = None, None

@@ -189,8 +189,12 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A group of Envoys with the same `node.cluster`. More models than `on_demand_above` make scopes on demand."""
+    """A group of Envoys with the same `node.cluster`. More models than `on_demand_above` make scopes on demand.
+
+    `count_requests`: they count requests per model version, for the sidecar (see `xds.translate_access`).
+    """
 
     name: str
     listeners: tuple[Listener, ...]
     on_demand_above: int = 2_000
+    count_requests: bool = True

@@ -57,7 +57,7 @@ def translate(plan: ModelPlan, *, on_demand: bool = False) -> Resources:
 
 def translate_gateway(gateway: Gateway) -> Resources:
     """Return the listeners of a group of Envoys. No model ever changes them: a changed listener drains connections."""
-    return {Type.LISTENER: _by_name(listener(gateway.name, each) for each in gateway.listeners)}
+    return {Type.LISTENER: _by_name(listener(gateway, each) for each in gateway.listeners)}
 
 
 def warm_up() -> None:

@@ -34,15 +34,15 @@ from xds.translate_common import over_ads, pack, seconds, type_url
 STREAM_IDLE_TIMEOUT = 300.0
 
 
-def listener(gateway: str, wanted: ir.Listener) -> Resource:
+def listener(gateway: ir.Gateway, wanted: ir.Listener) -> Resource:
     """Return a listener that finds the model's routes by the request's host.
 
     The on-demand filter is always there: crossing the threshold then changes scopes, and never drains this listener.
     """
     manager = HttpConnectionManager(
-        stat_prefix=gateway,
-        access_log=list(access_logs()),
-        scoped_routes=scoped_routes(gateway),
+        stat_prefix=gateway.name,
+        access_log=list(access_logs()) if gateway.count_requests else [],
+        scoped_routes=scoped_routes(gateway.name),
         http_filters=[
             HttpFilter(name="envoy.filters.http.on_demand", typed_config=pack(OnDemand())),
             _router(),

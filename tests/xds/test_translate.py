@@ -366,6 +366,12 @@ def test_a_changed_weight_changes_the_routes_and_nothing_else():
     assert {kind for kind in before if before[kind] != after[kind]} == {Type.ROUTE}
 
 
+def test_a_gateway_that_does_not_count_has_no_access_log():
+    wanted = replace(GATEWAYS["gateway"], count_requests=False)
+    (listener,) = written(translate_gateway(wanted))["LISTENER"].values()
+    assert "access_log" not in listener["filter_chains"][0]["filters"][0]["typed_config"]
+
+
 def test_a_weight_change_is_a_few_hundred_bytes():
     assert len(resource(plan(split()), Type.ROUTE, IRIS).body) < 300
 
