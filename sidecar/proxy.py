@@ -484,6 +484,15 @@ async def serve_proxy(
             why = (error.strerror or str(error)).lower()
             raise CannotStart(f"cannot listen on {config.listen}: {why} (set listen)") from None
         ports = [runner.addresses[0][1]]
+        if config.grpc_listen is not None:
+            from sidecar.proxy_grpc import GrpcProxy  # who has no gRPC need not load it
+
+            grpc = GrpcProxy(proxy)
+            grpc_port = await grpc.start()
+            stack.push_async_callback(grpc.stop)
+            if not grpc_port:
+                raise CannotStart(f"cannot listen on {config.grpc_listen} for gRPC (set grpcListen)")
+            ports.append(grpc_port)
         tasks = [asyncio.create_task(_tick(proxy))]
         if config.reload:
             tasks.append(asyncio.create_task(proxy.plugins.watch()))

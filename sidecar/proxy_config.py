@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Protocol
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sidecar.loading import PluginSpec
 
@@ -54,6 +54,12 @@ class ProxyConfig(BaseModel):
         4.0, alias="keepAlive", ge=0, description="Seconds an idle connection upstream is kept: less than the server's."
     )
     drain: float = Field(10.0, ge=0, description="Seconds that requests under way get at the end.")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> ProxyConfig:
+        if (self.grpc_upstream is None) != (self.grpc_listen is None):
+            raise ValueError("grpcUpstream and grpcListen go together: set both or none")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
