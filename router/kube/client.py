@@ -32,6 +32,8 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _CONNECT = 5.0
 _ANSWER = 10.0
 _RELOAD_EVERY = 10.0
+_RETIRED = 60.0
+"""Seconds for which requests may still be under way on connections that are not used any more."""
 _BUFFER = 2**20
 
 
@@ -96,7 +98,9 @@ class Client:
         self._access = access
         self._load = load
         self._reloaded_at = time.monotonic()
+        self._agent = agent
         self._session = _session(agent)
+        self._retired: list[tuple[float, aiohttp.ClientSession]] = []
         # Streams never take over a connection: after one that died without a word, the idle ones beside it are dead
         # as well, and each of them would cost another wait.
         self._streams = _session(agent, force_close=True)
@@ -108,8 +112,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        await self._session.close()
-        await self._streams.close()
+        for one in (self._session, self._streams, *(session for _, session in self._retired)):
+            await one.close()
 
     @property
     def url(self) -> str:
@@ -150,8 +154,14 @@ class Client:
     ) -> dict[str, Any]:
         """One request and its answer, or ApiFault. `within` bounds all of it. Never repeated here: the caller knows."""
         limits = aiohttp.ClientTimeout(total=within, sock_connect=_CONNECT)
-        async with self._asked(method, path, query, body, content, limits) as answer:
-            raw = await answer.read()
+        session = self._session
+        try:
+            async with self._asked(method, path, query, body, content, limits, session) as answer:
+                raw = await answer.read()
+        except ApiFault as fault:
+            if isinstance(fault.__cause__, TimeoutError):
+                await self._retire(session)
+            raise
         try:
             said = json.loads(raw)
         except ValueError as fault:
@@ -217,6 +227,18 @@ class Client:
             if isinstance(lost, aiohttp.ClientSSLError):
                 await self._reload()
             raise ApiFault(0, type(lost).__name__, f"{method} {path}: {_words(lost)}") from lost
+
+    async def _retire(self, session: aiohttp.ClientSession) -> None:
+        """A connection that died without a word is not alone: each of the idle ones would cost another wait."""
+        if session is not self._session:
+            return
+        now = time.monotonic()
+        self._session = _session(self._agent)
+        old = [one for at, one in self._retired if now - at > _RETIRED]
+        self._retired = [(at, one) for at, one in self._retired if now - at <= _RETIRED]
+        self._retired.append((now, session))  # others may be waiting for answers there
+        for one in old:
+            await one.close()
 
     async def _reload(self) -> None:
         """Tokens and certificates expire or are replaced under a running process: look again, but not all the time."""

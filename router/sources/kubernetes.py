@@ -40,6 +40,8 @@ from router.store import Dirty, Store
 
 log = logging.getLogger(__name__)
 
+BEFORE = "~before"
+"""Ends the name under which a version lingers that has moved on; no version can be called so."""
 ROLLOUTS = "/apis/headgate.dev/v1alpha1/modelrollouts"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 CONFIGMAPS = "/api/v1/configmaps"
@@ -325,6 +327,7 @@ class Kubernetes:
         if known is not None and known.resources != found.resources:
             gone = {name: listed for name, listed in known.resources.items() if name not in found.resources}
             self._part(model, gone)
+            self._part(model, self._left_behind(known.resources, found.resources))
         former = self._former.get(model, {})
         for name in [name for name in former if name in found.resources]:
             self._drop_former(model, name)
@@ -357,27 +360,40 @@ class Kubernetes:
         self._remember_former(model)
 
     def _with_last_addresses(self, model: str, found: Resolved) -> Resolved:
-        """A version that is being drained keeps the addresses that it had: Envoy counts requests in flight by address.
+        """A protected version without traffic keeps the addresses that it had: Envoy counts requests by address.
 
-        Somebody who deletes its Service as well would make it look idle.
+        Somebody who deletes its Service or EndpointSlices first would make it look idle. Not while it may be all that
+        is left of the model: addresses that nobody vouches for must get no requests.
         """
         known = self._resolved.get(model)
+        others = any(site.ready for site in found.sites.values())
         kept = {}
         for name, site in found.sites.items():
             before = known.sites.get(name) if known is not None else None
             bare = not site.ready and not site.endpoints and before is not None and before.endpoints
-            if bare and before is not None and any(self._leaves(self._own(one)) for one in found.resources[name]):
+            protected = any(self._drains(self._own(one)) for one in found.resources[name])
+            if bare and before is not None and protected and others:
                 kept[name] = replace(site, endpoints=before.endpoints, dns=before.dns)
         return replace(found, sites={**found.sites, **kept}) if kept else found
 
-    def _leaves(self, own: Reference) -> bool:
-        return self._drains(own) and part(self.find(own), "metadata", "deletionTimestamp") is not None
+    def _left_behind(self, before: References, now: References) -> References:
+        """What versions consisted of that moved on to other resources, under names of their own.
+
+        Such a resource may go as soon as every Envoy knows the version's new addresses.
+        """
+        left = {}
+        for version, listed in before.items():
+            kept = {self._own(one) for one in now.get(version, listed)}
+            if away := tuple(one for one in listed if self._own(one) not in kept):
+                left[f"{version}{BEFORE}"] = away
+        return left
 
     def _part(self, model: str, gone: References) -> None:
         """Versions that are no longer wanted linger while something of them still carries our finalizer."""
         for version, listed in gone.items():
             if any(self._drains(self._own(one)) for one in listed):
-                self._former.setdefault(model, {})[version] = listed
+                known = self._former.setdefault(model, {}).get(version, ())
+                self._former[model][version] = tuple(dict.fromkeys((*known, *listed)))
 
     def _remember_former(self, model: str) -> None:
         former = self._former.get(model, {})

@@ -155,9 +155,29 @@ def test_a_stream_never_takes_over_a_connection_that_may_be_dead(tmp_path):
     asyncio.run(test())
 
 
+def test_after_a_request_without_an_answer_no_idle_connection_is_trusted(tmp_path):
+    async def test() -> None:
+        async with ApiServer() as api, _counted(api) as connections:
+            api.kubeconfig(tmp_path / "config")
+            text = (tmp_path / "config").read_text().replace(str(api.port), str(connections.port))
+            (tmp_path / "config").write_text(text)
+            async with await connect(kubeconfig=tmp_path / "config") as client:
+                await asyncio.gather(*(client.get(CONFIG_MAPS) for _ in range(5)))
+                before = connections.number
+                connections.dead = before  # all that are open now say nothing any more
+                with pytest.raises(ApiFault):
+                    await client.get(CONFIG_MAPS, within=0.2)
+                await client.get(CONFIG_MAPS, within=2.0)
+                assert connections.number == before + 1
+
+    asyncio.run(test())
+
+
 class _Connections:
     def __init__(self) -> None:
         self.number = self.port = 0
+        self.dead = 0
+        """The first so many carry nothing any more."""
 
 
 @asynccontextmanager
@@ -165,15 +185,17 @@ async def _counted(api: ApiServer) -> AsyncIterator[_Connections]:
     """Another address of the server, at which connections are counted."""
     found = _Connections()
 
-    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, own: int) -> None:
         while data := await source.read(65_536):
-            sink.write(data)
+            if own > found.dead:
+                sink.write(data)
         sink.close()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         found.number += 1
+        own = found.number
         there, back = await asyncio.open_connection("127.0.0.1", api.port)
-        await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
+        await asyncio.gather(pump(reader, back, own), pump(there, writer, own), return_exceptions=True)
 
     server = await asyncio.start_server(carry, "127.0.0.1", 0)
     found.port = server.sockets[0].getsockname()[1]

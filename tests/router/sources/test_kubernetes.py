@@ -182,6 +182,26 @@ def test_a_version_being_drained_keeps_its_addresses_though_its_service_goes_fir
     scene(test)
 
 
+def test_what_a_version_leaves_behind_is_its_own_until_envoys_know_better(scene):
+    async def test(it: Any) -> None:
+        it.apply(IRIS)
+        for name in ("v1", "v2", "v3"):
+            it.model(name)
+        it.finalizer("v2", True)
+        old = Reference("deploy", "v2", "default")
+        async with it.running():
+            await it.until(lambda: it.weights() == {"v1": 50, "v2": 50})
+            moved = yaml.safe_load(IRIS)
+            moved["spec"]["versions"][1]["resources"] = ["deploy/v3", "svc/v3"]
+            it.apply(moved)
+            await it.until(lambda: it.source.users(old) == {("default/iris", "v2~before")})
+            assert it.weights() == {"v1": 50, "v2": 50}
+            it.finalizer("v2", False)
+            await it.until(lambda: not it.source.users(old))
+
+    scene(test)
+
+
 def test_a_version_taken_out_of_the_rollout_lingers_while_it_is_protected(scene):
     async def test(it: Any) -> None:
         it.apply(IRIS)
