@@ -6,8 +6,17 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Protocol
 
-from headgate.config import Log
+
+class Log(Protocol):
+    """What `headgate.config.Log` is; the sidecar does without the rest of the configuration, and its 20 MB."""
+
+    @property
+    def level(self) -> str: ...
+
+    @property
+    def format(self) -> str: ...
 
 
 class _Json(logging.Formatter):

@@ -37,7 +37,7 @@ MOST_COUNTERS, MOST_HISTOGRAMS = 20_000, 10_000
 """What one listener may keep: codes and gRPC statuses are the model servers' to choose. Unused ones are evicted."""
 
 _WHERE = (
-    "%ROUTE_NAME%|%METADATA(VIRTUAL_HOST:headgate:primary)%|%METADATA(VIRTUAL_HOST:headgate:model)%|"
+    "%ROUTE_NAME%|%METADATA(VIRTUAL_HOST:headgate:counted)%|"  # PRIMARY@MODEL in one: each command costs
     f"%UPSTREAM_CLUSTER%|%RESP({ir.VERSION_HEADER})%"
 )
 _OUTCOME = "%RESPONSE_CODE%|%GRPC_STATUS_NUMBER%|"

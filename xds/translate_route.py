@@ -43,7 +43,7 @@ def route_configuration(plan: ir.ModelPlan) -> Resource:
     copies = rewritten_copies(plan.routes)
     routes = [_ROUTE(_route(route, plan.hosts, copies)) for route in plan.routes]
     virtual_host = _HOST_NAME(plan.name) + _ANY_DOMAIN + b"".join(routes)
-    virtual_host += _HOST_METADATA(said_of(model=plan.name, primary=plan.primary))
+    virtual_host += _HOST_METADATA(said_of(counted=f"{plan.primary}@{plan.name}"))
     body = _CONFIGURATION_NAME(plan.name) + _VIRTUAL_HOST(virtual_host) + _UNCHECKED
     return Resource.of(plan.name, body, refs=tuple(dict.fromkeys(_clusters(plan))))
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from headgate.commands.output import Failure, examples
 from headgate.commands.serve import host_and_port
+
+
+@dataclass(frozen=True)
+class _Log:
+    format: str
+    level: str = "info"
 
 
 @click.command(
@@ -53,10 +61,9 @@ def sidecar(envoy: str, listen: str, interval: float, forget_after: float, log_f
     import logging
 
     from headgate import logs
-    from headgate.config import Log
     from sidecar.metrics.process import CannotListen, serve
 
-    logs.set_up(Log(format="json" if log_format == "json" else "text"))
+    logs.set_up(_Log(format=log_format))
     log = logging.getLogger("sidecar")
 
     def started(actual: int) -> None:

@@ -2,8 +2,8 @@
 
 Envoy joins the labels of a request into one tag (headgate's control plane asks for it), whose parts are
 
-    requests:   code|grpc-status|route|primary|model|cluster|app-version
-    the others:                  route|primary|model|cluster|app-version
+    requests:   code|grpc-status|route|primary@model|cluster|app-version
+    the others:                  route|primary@model|cluster|app-version
 
 Mirrored copies never pass a listener: they are found in Envoy's own stats of the clusters that get them.
 """
@@ -27,7 +27,7 @@ UPTIME = "server.uptime"
 _OURS = "headgate."
 _TAG = ".by."
 _SHADOW = re.compile(r"cluster\.(.*)~shadow(-grpc)?\.upstream_rq_(\w+)", re.DOTALL)
-_PARTS_OF_A_REQUEST = 7
+_PARTS_OF_A_REQUEST = 6
 _MOST_LABEL = 200
 _GRPC_STATUSES = 16
 
@@ -139,8 +139,9 @@ def stat(name: str) -> Stat | None:
     return None
 
 
-def _key(route: str, primary: str, model: str, cluster: str, told: str) -> Key:
+def _key(route: str, counted: str, cluster: str, told: str) -> Key:
     """The cluster is there even if the client left before the answer, the answer's header even without a cluster."""
+    primary, _, model = counted.partition("@")
     if not model:
         return UNMATCHED
     owner, _, version = cluster.rpartition("/")

@@ -55,14 +55,17 @@ class KnownServer:
     def __init__(self, delay: float = 0.0) -> None:
         self.delay, self.release, self.held = delay, asyncio.Event(), asyncio.Event()
         self.port = 0
+        self.took: list[float] = []
 
     async def answer(self, request: web.Request) -> web.Response:
+        began = perf_counter()
         await request.read()
         if request.path == "/hold":
             self.held.set()
             await self.release.wait()
         if self.delay:
             await asyncio.sleep(self.delay)
+        self.took.append(perf_counter() - began)
         return web.Response(status=int(request.headers.get("x-code", "200")), text="answer")
 
 
@@ -137,6 +140,8 @@ def bucket(seconds: float) -> int:
 
 
 def test_counts_are_exact_and_quantiles_within_one_bucket(rig):
+    """Envoy's time of a request lies between what its server took and what its client waited."""
+
     async def body(rig: Any) -> None:
         async with known_server(0.004) as v1, known_server(0.045) as v2:
             await rig.serve()
@@ -167,12 +172,13 @@ def test_counts_are_exact_and_quantiles_within_one_bucket(rig):
                 assert {outcome.code: n for outcome, n in counted.requests.items()} == dict(told[key.version])
                 assert counted.sums["request_bytes"] == 100 * len(durations)
                 assert counted.sums["response_bytes"] == len("answer") * len(durations)
-                assert counted.sums["duration_us"] / 1e6 == pytest.approx(sum(durations), rel=0.25)
+                inner = sorted((v1 if key is V1 else v2).took)
+                assert sum(inner) <= counted.sums["duration_us"] / 1e6 <= sum(durations)
                 for share in (0.5, 0.99):
                     quantile = counted.times["duration"].quantile(share)
                     assert quantile is not None
-                    truth = durations[min(int(share * len(durations)), len(durations) - 1)]
-                    assert abs(bucket(quantile) - bucket(truth)) <= 1, (key, share, quantile, truth)
+                    rank = min(int(share * len(durations)), len(durations) - 1)
+                    assert bucket(inner[rank]) - 1 <= bucket(quantile) <= bucket(durations[rank]) + 1
                 assert counted.times["first_byte"].count == len(durations)
             assert figures[V1].errors == told["v1"]["503"] > 0
 

@@ -247,7 +247,7 @@ def test_joined_routes_scopes_and_endpoints_read_as_if_written_in_one_piece(mode
 
 
 def in_one_piece(model: ModelPlan) -> dict[str, Any]:
-    said = {"model": model.name, **({"primary": model.primary} if model.primary else {})}
+    said = {"counted": f"{model.primary}@{model.name}"}
     hosts = {
         "name": model.name,
         "domains": ["*"],

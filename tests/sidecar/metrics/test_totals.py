@@ -14,7 +14,7 @@ from sidecar.metrics.stats import UNMATCHED, UPTIME, Key, Malformed, Outcome, Re
 from sidecar.metrics.totals import Figures, Times, Totals
 
 V1 = Key("default", "iris", "v1", "primary")
-OF_V1 = "weighted|v1|default/iris|default/iris/v1|v1"
+OF_V1 = "weighted|v1@default/iris|default/iris/v1|v1"
 REQUESTS = f"headgate.requests.by.200||{OF_V1}"
 DURATION = f"headgate.duration.by.{OF_V1}"
 
@@ -39,14 +39,14 @@ def requests_of(totals: Totals, key: Key = V1) -> int:
     ("joined", "key"),
     [
         (OF_V1, V1),
-        ("weighted|v1|default/iris|default/iris/v2|v2", V1._replace(version="v2", route="candidate")),
-        ("weighted-grpc|v1|default/iris|default/iris/v1|", V1),
-        ("v2/match-0|v1|default/iris|default/iris/v2|v2", V1._replace(version="v2", route="header")),
-        ("weighted|v1|default/iris||v1", V1),  # the cluster is not there (yet)
-        ("weighted|v1|default/iris|shared/10.0.0.1:80/auto|v1", V1),  # the cluster is several versions'
-        ("weighted|v1|default/iris|shared/10.0.0.1:80/auto|", V1._replace(version="", route="candidate")),
-        ("weighted|v.1|a.b/c.d|a.b/c.d/v.1|v.1", Key("a.b", "c.d", "v.1", "primary")),
-        ("||||", UNMATCHED),
+        ("weighted|v1@default/iris|default/iris/v2|v2", V1._replace(version="v2", route="candidate")),
+        ("weighted-grpc|v1@default/iris|default/iris/v1|", V1),
+        ("v2/match-0|v1@default/iris|default/iris/v2|v2", V1._replace(version="v2", route="header")),
+        ("weighted|v1@default/iris||v1", V1),  # the cluster is not there (yet)
+        ("weighted|v1@default/iris|shared/10.0.0.1:80/auto|v1", V1),  # the cluster is several versions'
+        ("weighted|v1@default/iris|shared/10.0.0.1:80/auto|", V1._replace(version="", route="candidate")),
+        ("weighted|v.1@a.b/c.d|a.b/c.d/v.1|v.1", Key("a.b", "c.d", "v.1", "primary")),
+        ("|||", UNMATCHED),
     ],
 )
 def test_a_request_is_its_versions(joined, key):
@@ -214,7 +214,7 @@ def test_no_requests_have_no_quantile():
 def test_header_routes_of_one_version_are_added_up():
     totals, figures = Totals(), {}
     for index in range(2):
-        figures[f"headgate.requests.by.200||v1/match-{index}|v1|default/iris|default/iris/v1|v1"] = 2 + index
+        figures[f"headgate.requests.by.200||v1/match-{index}|v1@default/iris|default/iris/v1|v1"] = 2 + index
     totals.take(Reading(figures), 0.0)
     assert totals.figures() == {V1._replace(route="header"): Figures({Outcome("200", ""): 5}, {}, {})}
 
