@@ -437,7 +437,7 @@ def load(name: str, config: str) -> Application:
     """Called by the C module for each configuration of the filter. What it raises refuses the configuration."""
     global _clock
     if _clock is None:
-        logging.basicConfig(handlers=[EnvoyLog()], level=logging.INFO)
+        logging.basicConfig(handlers=[EnvoyLog()], level=logging.INFO, format="%(message)s")
         sys.setswitchinterval(_SWITCH)
         _clock = Clock()
     application = Application(name, EmbeddedSpec.model_validate(_object(config)), _clock)

@@ -49,7 +49,9 @@ class Lane:
 
     @staticmethod
     def fits(pipeline: Pipeline) -> bool:
-        """Whether no plugin wants bodies. (With trailers it is the ordinary chain that goes on from the headers.)"""
+        """Whether no plugin wants bodies or trailers."""
+        if pipeline.wants_request_trailers or pipeline.wants_response_trailers:
+            return False
         return isinstance(pipeline.request_need, HeadersOnly) and isinstance(pipeline.response_need, HeadersOnly)
 
     def open(self, host: Host) -> LeanChain:
