@@ -332,11 +332,10 @@ def test_a_sidecar_that_was_killed_comes_back_with_the_same_totals(rig):
             envoy = await rig.envoy()
             await rig.applied(MODEL)
             admin = f"http://127.0.0.1:{envoy.admin_port}"
-            async with rig.load("iris.test", users=2) as tally:
-                async with sidecar_process(admin) as (process, url):
-                    await until(lambda: total_at(url), "the first sidecar has read")
-                    process.kill()
-                    await process.wait()
+            async with rig.load("iris.test", users=2) as tally, sidecar_process(admin) as (process, url):
+                await until(lambda: total_at(url), "the first sidecar has read")
+                process.kill()
+                await process.wait()
             async with sidecar_process(admin) as (_, url):
 
                 async def all_of_them() -> bool:
