@@ -26,7 +26,7 @@ from aiohttp import web
 from headgate.envoy import EnvoyProcess
 from sidecar.metrics.admin import Admin, address
 from sidecar.metrics.follow import Follower
-from sidecar.metrics.stats import Key, Outcome
+from sidecar.metrics.stats import PATH, Key, Outcome
 from sidecar.metrics.totals import Figures
 from xds.bootstrap import SECONDS, bootstrap
 from xds.ir import (
@@ -272,6 +272,38 @@ def test_a_restart_of_envoy_takes_nothing_back(rig):
                     assert follower.trouble is not None
                     assert "connect" in follower.trouble
                     assert follower.figures[V1].count == (5 if life == 1 else 15)
+
+    rig(body)
+
+
+def test_what_envoy_lets_go_of_is_kept(rig):
+    async def body(rig: Any) -> None:
+        async with known_server() as v1, known_server() as v2:
+            xds = await rig.serve()
+            rig.apply(plan(v1, v2, share=0))
+            config = bootstrap(
+                node_id="e1", node_cluster="default", xds_address="127.0.0.1", xds_port=xds.port, admin_port=0
+            )
+            config["stats_eviction_interval"] = "1s"
+            async with EnvoyProcess(config, concurrency=1) as envoy, following(envoy) as follower:
+                rig.port = await envoy.wait_listener("http")
+                admin = f"http://127.0.0.1:{envoy.admin_port}{PATH}"
+                for life in (1, 2):
+                    for _ in range(5):
+                        await rig.ask("iris.test")
+
+                    async def counted(life: int = life) -> bool:
+                        await follower.read_once()
+                        found = follower.figures.get(V1)
+                        return found is not None and found.count == found.times["duration"].count == 5 * life
+
+                    async def let_go() -> bool:
+                        await follower.read_once()
+                        return "headgate." not in (await fetch(admin))[1]
+
+                    await until(counted, f"{5 * life} requests are told")
+                    await until(let_go, "Envoy has let go of them")
+                assert follower.figures[V1].count == follower.figures[V1].times["duration"].count == 10
 
     rig(body)
 
