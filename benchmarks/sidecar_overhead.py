@@ -95,7 +95,7 @@ def stats(versions: int, turn: int) -> bytes:
     told: list[dict[str, Any]] = [{"name": "server.uptime", "value": 1000 + turn}]
     histograms: list[dict[str, Any]] = []
     for by, count in names(versions, turn):
-        told += [{"name": f"headgate.requests.by.{code}||{by}", "value": count} for code in (200, 503)]
+        told += [{"name": f"headgate.requests.by.{code}||-|{by}", "value": count} for code in (200, 503)]
         for kind in ("request_bytes", "response_bytes", "duration_us", "first_byte_us"):
             told.append({"name": f"headgate.{kind}.by.{by}", "value": count * 1000})
         buckets = [

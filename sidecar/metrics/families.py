@@ -114,9 +114,11 @@ _Samples = Callable[[str, Key, Figures], Iterator[str]]
 
 
 def _requests(name: str, key: Key, figures: Figures) -> Iterator[str]:
-    for (code, grpc), count in sorted(figures.requests.items()):
+    labels = _labels(key)
+    for (code, grpc, flags), count in sorted(figures.requests.items()):
         protocol = "grpc" if grpc else "http"
-        yield f'{name}{{{_labels(key)},code="{code}",protocol="{protocol}",grpc_status="{grpc}"}} {count}'
+        said = f'{labels},code="{code}",protocol="{protocol}",grpc_status="{grpc}",flags="{flags}"'
+        yield f"{name}{{{said}}} {count}"
 
 
 def _of_sum(kind: str) -> _Samples:

@@ -2,8 +2,8 @@
 
 Envoy joins the labels of a request into one tag (headgate's control plane asks for it), whose parts are
 
-    requests:   code|grpc-status|route|primary@model|cluster|app-version
-    the others:                  route|primary@model|cluster|app-version
+    requests:   code|grpc-status|flags|route|primary@model|cluster|app-version
+    the others:                        route|primary@model|cluster|app-version
 
 Mirrored copies never pass a listener: they are found in Envoy's own stats of the clusters that get them.
 """
@@ -27,7 +27,8 @@ UPTIME = "server.uptime"
 _OURS = "headgate."
 _TAG = ".by."
 _SHADOW = re.compile(r"cluster\.(.*)~shadow(-grpc)?\.upstream_rq_(\w+)", re.DOTALL)
-_PARTS_OF_A_REQUEST = 6
+_FLAGS = re.compile(r"[A-Z0-9]+(,[A-Z0-9]+)*")
+_PARTS_OF_A_REQUEST = 7
 _MOST_LABEL = 200
 _GRPC_STATUSES = 16
 
@@ -47,13 +48,20 @@ class Outcome(NamedTuple):
 
     code: str
     grpc: str
+    flags: str = ""
+    """Envoy's response flags, with commas: how it ended when it did not end well."""
 
     @property
     def failed(self) -> bool:
-        """The server's fault: 5xx, or the gRPC statuses that mean the same. Clients' own mistakes are not."""
-        return self.code.startswith("5") or self.grpc in _GRPC_FAILURES
+        """The server's fault: 5xx, the gRPC statuses that mean the same, an answer that broke off after a good start.
+
+        Clients' own mistakes are not, nor is their leaving.
+        """
+        return self.code.startswith("5") or self.grpc in _GRPC_FAILURES or not _BROKEN.isdisjoint(self.flags.split(","))
 
 
+# The upstream's connection ended, reset, broke the protocol or timed out; ours timed out or was reset.
+_BROKEN = frozenset({"UC", "UR", "UPE", "UT", "LR", "SI", "UMSDR"})
 # UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS
 _GRPC_FAILURES = frozenset({"2", "4", "12", "13", "14", "15"})
 UNMATCHED = Key("", "", "", "unmatched")
@@ -124,10 +132,10 @@ def stat(name: str) -> Stat | None:
             parts = rest.split("|", _PARTS_OF_A_REQUEST - 1)
             if len(parts) != _PARTS_OF_A_REQUEST:
                 return None
-            outcome, parts = Outcome(_code(parts[0]), _grpc(parts[1])), parts[2:]
+            outcome, parts = Outcome(_code(parts[0]), _grpc(parts[1]), _flags(parts[2])), parts[3:]
         else:
-            parts = rest.split("|", _PARTS_OF_A_REQUEST - 3)
-            if len(parts) != _PARTS_OF_A_REQUEST - 2:
+            parts = rest.split("|", _PARTS_OF_A_REQUEST - 4)
+            if len(parts) != _PARTS_OF_A_REQUEST - 3:
                 return None
         return Stat(kind, _key(*parts), outcome)
     if found := _SHADOW.fullmatch(name):
@@ -172,6 +180,12 @@ def _grpc(text: str) -> str:
     if not text or (text.isdecimal() and len(text) < 3 and int(text) <= _GRPC_STATUSES):
         return text
     return "other"
+
+
+def _flags(text: str) -> str:
+    if text in ("", "-"):
+        return ""
+    return text if len(text) <= 40 and _FLAGS.fullmatch(text) else "other"
 
 
 def _short(text: str) -> str:

@@ -106,7 +106,7 @@ def _told(figures: Figures) -> dict[str, Any]:
         "requests": figures.count,
         "errors": figures.errors,
         "outcomes": [
-            {"code": outcome.code, "grpc_status": outcome.grpc, "requests": count}
+            {"code": outcome.code, "grpc_status": outcome.grpc, "flags": outcome.flags, "requests": count}
             for outcome, count in sorted(figures.requests.items())
             if count
         ],

@@ -45,7 +45,12 @@ from xds.ir import (
 MODEL = "default/iris"
 V1 = Key("default", "iris", "v1", "primary")
 V2 = Key("default", "iris", "v2", "candidate")
-OK, UNAVAILABLE, GONE = Outcome("200", ""), Outcome("503", ""), Outcome("0", "")
+OK, UNAVAILABLE, NOBODY, GONE = (
+    Outcome("200", ""),
+    Outcome("503", ""),
+    Outcome("503", "", "UH"),
+    Outcome("0", "", "DC"),
+)
 PROMETHEUS = shutil.which("prometheus")
 
 
@@ -215,14 +220,37 @@ def test_each_kind_of_outcome_is_its_versions(rig):
                 figures = dict(follower.figures)
                 assert figures[V1].requests == {OK: 2, Outcome("404", ""): 1, UNAVAILABLE: 1, GONE: 1}
                 assert figures[header].requests == {OK: 1}
-                assert figures[unmatched].requests == {Outcome("404", ""): 1}
+                assert figures[unmatched].requests == {Outcome("404", "", "NR"): 1}
                 assert figures[copies].requests == {OK: 3, Outcome("404", ""): 1, UNAVAILABLE: 1}
                 rig.apply(replace(wanted, backends=tuple(replace(one, endpoints=()) for one in wanted.backends)))
                 await rig.applied(MODEL)
                 await rig.ask("iris.test")
                 await follower.read_once()
-                assert follower.figures[V1].requests[UNAVAILABLE] == 2
+                assert follower.figures[V1].requests[NOBODY] == 1
             assert "non-number" not in envoy.log_file.read_text()
+
+    rig(body)
+
+
+def test_an_answer_that_breaks_off_is_an_error_whatever_its_code(rig):
+    async def body(rig: Any) -> None:
+        async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhello")
+            writer.close()
+
+        async with await asyncio.start_server(half, "127.0.0.1", 0) as server:
+            broken = KnownServer()
+            broken.port = server.sockets[0].getsockname()[1]
+            await rig.serve()
+            rig.apply(plan(broken, broken, share=0))
+            envoy = await rig.envoy()
+            await rig.applied(MODEL)
+            assert (await rig.ask("iris.test"))[0] == 0
+            async with following(envoy) as follower:
+                await follower.read_once()
+                ((outcome, count),) = follower.figures[V1].requests.items()
+                assert (outcome.code, count, outcome.failed) == ("200", 1, True), outcome
 
     rig(body)
 

@@ -42,7 +42,9 @@ class Envoy:
     async def get(self, path: str) -> bytes:
         if self.trouble:
             raise NoAnswer(self.trouble)
-        return json.dumps({"stats": [{"name": f"headgate.requests.by.200||{OF_V1}", "value": self.requests}]}).encode()
+        return json.dumps(
+            {"stats": [{"name": f"headgate.requests.by.200||-|{OF_V1}", "value": self.requests}]}
+        ).encode()
 
     def clock(self) -> float:
         return self.now

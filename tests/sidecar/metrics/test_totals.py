@@ -15,7 +15,7 @@ from sidecar.metrics.totals import Figures, Times, Totals
 
 V1 = Key("default", "iris", "v1", "primary")
 OF_V1 = "weighted|v1@default/iris|default/iris/v1|v1"
-REQUESTS = f"headgate.requests.by.200||{OF_V1}"
+REQUESTS = f"headgate.requests.by.200||-|{OF_V1}"
 DURATION = f"headgate.duration.by.{OF_V1}"
 
 
@@ -51,7 +51,7 @@ def requests_of(totals: Totals, key: Key = V1) -> int:
 )
 def test_a_request_is_its_versions(joined, key):
     assert stat(f"headgate.duration_us.by.{joined}") == Stat("duration_us", key)
-    assert stat(f"headgate.requests.by.503|14|{joined}") == Stat("requests", key, Outcome("503", "14"))
+    assert stat(f"headgate.requests.by.503|14|UH|{joined}") == Stat("requests", key, Outcome("503", "14", "UH"))
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,22 @@ def test_what_is_not_ours_is_passed_over(name):
     ("code", "told"), [("200", "200"), ("0", "0"), ("599", "5xx"), ("999", "other"), ("", "other")]
 )
 def test_servers_cannot_make_up_codes_without_end(code, told):
-    found = stat(f"headgate.requests.by.{code}|99|{OF_V1}")
+    found = stat(f"headgate.requests.by.{code}|99|drop table|{OF_V1}")
     assert found is not None
-    assert found.outcome == Outcome(told, "other")
+    assert found.outcome == Outcome(told, "other", "other")
 
 
 @pytest.mark.parametrize(
     ("outcome", "failed"),
-    [(("200", ""), False), (("404", ""), False), (("503", ""), True), (("200", "14"), True), (("200", "5"), False)],
+    [
+        (("200", ""), False),
+        (("404", ""), False),
+        (("503", ""), True),
+        (("200", "14"), True),
+        (("200", "5"), False),
+        (("200", "", "UPE,DC"), True),
+        (("200", "", "DC"), False),
+    ],
 )
 def test_only_the_servers_own_failures_are_errors(outcome, failed):
     assert Outcome(*outcome).failed is failed
@@ -214,7 +222,7 @@ def test_no_requests_have_no_quantile():
 def test_header_routes_of_one_version_are_added_up():
     totals, figures = Totals(), {}
     for index in range(2):
-        figures[f"headgate.requests.by.200||v1/match-{index}|v1@default/iris|default/iris/v1|v1"] = 2 + index
+        figures[f"headgate.requests.by.200||-|v1/match-{index}|v1@default/iris|default/iris/v1|v1"] = 2 + index
     totals.take(Reading(figures), 0.0)
     assert totals.figures() == {V1._replace(route="header"): Figures({Outcome("200", ""): 5}, {}, {})}
 
