@@ -15,10 +15,11 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
+from threading import get_ident
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -27,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sidecar.chain import Chain, Out
 from sidecar.headers import Headers, Pairs
 from sidecar.host import Host
-from sidecar.lean import Lane, LeanChain, untie
+from sidecar.lean import Lane, Lean, untie
 from sidecar.loading import PluginSpec
 from sidecar.native.inside import Stream, log
 from sidecar.pipeline import Pipeline
@@ -69,7 +70,7 @@ class Handler(Stream, Host):
     # Hooks, called by the C module
 
     def request_headers(self, headers: Headers, end: bool) -> int | None:
-        chain = self.chain = self.application.open(self)
+        chain = self.chain = self.application.pipeline.open(self)
         out = chain.request_headers(headers, end)
         if out.headers is not None:
             return None
@@ -169,7 +170,7 @@ class Handler(Stream, Host):
 
     def _late(self) -> Chain:
         """A response without our having seen its request: something before us answered, or nobody wants requests."""
-        chain = self.chain = self.application.open(self)
+        chain = self.chain = self.application.pipeline.open(self)
         chain.request_headers(self.headers(0), True)
         return chain
 
@@ -239,23 +240,25 @@ class Handler(Stream, Host):
         return HOLD
 
 
-class LeanHandler(Handler):
-    """One request of which no plugin wants the body."""
+class LeanHandler(Lean, Handler):
+    """One request of which no plugin wants more than headers."""
 
     def request_headers(self, headers: Headers, end: bool) -> int | None:
-        chain = self.chain = LeanChain(self.application.lane, self)
-        out = chain.quick_request(headers, end)
+        out = self.quick_request(headers, end, get_ident())
         return None if out is None or out.headers is not None else self._begin(REQUEST, out, end)
 
     def response_headers(self, headers: Headers, end: bool) -> int | None:
-        chain: LeanChain = self.chain or self._late()  # type: ignore[assignment]
-        out = chain.quick_response(headers, end)
+        if self.contexts is None and self.chain is None:
+            self._late()
+        out = self.quick_response(headers, end, get_ident())
         return None if out is None or out.headers is not None else self._begin(RESPONSE, out, end)
 
     def over(self) -> None:
-        chain, self.chain = self.chain, None
-        if chain is not None:
-            chain.untie()
+        self.contexts = None
+        super().over()
+
+    def _late(self) -> Chain:
+        return super()._late() if self.contexts is None else self.whole()
 
 
 class _Way:
@@ -299,9 +302,8 @@ class Application:
             raise ValueError("; ".join(map(str, self.plugins.faults)))
         self.pipeline = self.plugins.pipeline
         lean = not spec.reload and Lane.fits(self.pipeline)
-        self.lane = Lane(self.pipeline)
-        self.open: Callable[[Handler], Chain] = self.lane.open if lean else lambda host: self.pipeline.open(host)
-        self.handler = type("Handler", (LeanHandler if lean else Handler,), {"application": self})
+        kind, lane = (LeanHandler, Lane(self.pipeline)) if lean else (Handler, None)
+        self.handler = type("Handler", (kind,), {"application": self, "lane": lane})
         self._times = self._read_times()
         clock.add(self)
 

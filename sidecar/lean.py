@@ -1,11 +1,12 @@
-"""The chain for plugins that look at headers only: nothing is made for a request that nobody pauses, answers or breaks.
+"""A request whose plugins look at headers only: the hooks are called one after the other, and no chain is made.
 
-The hooks are called one after the other. As soon as one of them does anything but let the message go on, the request
-is handed to the whole machinery of `Chain`, in the state in which it would be.
+As soon as a hook does anything but let the message go on, a `Chain` is made, in the state in which it would be, and
+takes over. Until then the request stands in for it: contexts find in it what they look for in their chain.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,26 +16,23 @@ from sidecar.plugin import CONTINUE, Call, HeadersOnly, HttpContext, Plugin
 from sidecar.watch import WATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sidecar.chain import _Flow
     from sidecar.host import Host
     from sidecar.pipeline import Bound, Pipeline
 
 _NONE = HeaderList()
-_MADE_LATE = frozenset({"_contexts", "_off", "_request", "_calls", "_wakes"})
+_RUNNING, _FIRED = WATCH._running, WATCH._fired
 
 
 class _Place:
-    """Stands for a step that has not been made."""
+    """Stands for a step of the chain that has not been made."""
 
-    __slots__ = ("end",)
+    __slots__ = ("at", "end", "response")
 
-    def __init__(self, end: bool) -> None:
-        self.end = end
+    def __init__(self, at: int, response: bool, end: bool) -> None:
+        self.at, self.response, self.end = at, response, end
 
 
-_OPEN, _AT_END = _Place(False), _Place(True)
+_Hook = tuple[int, str, float, Callable[[Plugin], HttpContext[Any]], Plugin, tuple[_Place, _Place]]
 
 
 class Lane:
@@ -43,155 +41,132 @@ class Lane:
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self.healths = tuple(one.health for one in pipeline.plugins)
-        self.request = tuple(_hook(at, one, one.request.headers) for at, one in enumerate(pipeline.request))
-        self.response = tuple(_hook(at, one, one.response.headers) for at, one in enumerate(pipeline.response))
+        self.request = tuple(_hook(at, one, False) for at, one in enumerate(pipeline.request) if one.request.headers)
+        self.response = tuple(_hook(at, one, True) for at, one in enumerate(pipeline.response) if one.response.headers)
         self.empty: list[HttpContext[Any] | None] = [None] * len(pipeline.plugins)
 
     @staticmethod
     def fits(pipeline: Pipeline) -> bool:
-        """Whether no plugin wants bodies or trailers."""
-        if pipeline.wants_request_trailers or pipeline.wants_response_trailers:
-            return False
-        return isinstance(pipeline.request_need, HeadersOnly) and isinstance(pipeline.response_need, HeadersOnly)
-
-    def open(self, host: Host) -> LeanChain:
-        return LeanChain(self, host)
-
-
-_Hook = tuple[int, int, str, float, "Callable[[], HttpContext[Any]] | None", "Bound"]
+        """Whether no plugin wants bodies or trailers, and all make their contexts in the usual way."""
+        return not (
+            pipeline.wants_request_trailers
+            or pipeline.wants_response_trailers
+            or not isinstance(pipeline.request_need, HeadersOnly)
+            or not isinstance(pipeline.response_need, HeadersOnly)
+            or any(type(one.plugin).create_context is not Plugin.create_context for one in pipeline.plugins)
+        )
 
 
-def _hook(at: int, bound: Bound, name: str) -> _Hook:
-    """Where it is, what it is called, its budget, and how its context is made if nothing can be wrong with that."""
-    kind = type(bound.plugin)
-    make: Callable[[], HttpContext[Any]] | None = None
-    if kind.create_context is Plugin.create_context and issubclass(kind.context, HttpContext):
-        context = kind.context
-        make = (lambda plugin=bound.plugin: context(plugin)) if context.__init__ is HttpContext.__init__ else None
-    return at, bound.index, name, bound.budget, make, bound
+def _hook(at: int, bound: Bound, response: bool) -> _Hook:
+    name = bound.response.headers if response else bound.request.headers
+    places = _Place(at, response, False), _Place(at, response, True)
+    return bound.index, name, bound.budget, bound.plugin.context, bound.plugin, places
 
 
-class LeanChain(Chain):
-    """See the module. `quick_request` and `quick_response` are what makes it lean; all else is `Chain`'s."""
+class Lean:
+    """To be mixed into a `Host`. `quick_*` answer None when the headers go on, and else what the chain says."""
 
+    lane: Lane
+    chain: Chain | None
+    contexts: list[HttpContext[Any] | None] | None = None
     request_headers_seen: Headers = _NONE
     response_headers_seen: Headers = _NONE
-    replied = False
-    finished = False
-    _response: _Flow | None = None
-    _verdict = None
-    _grpc_status = None
-    _whole = False  # whether it is an ordinary chain by now
-    _now: tuple[bool, int] = (False, 0)  # the hook that runs: whether of a response, and its place
 
-    def __init__(self, lane: Lane, host: Host) -> None:
-        self.pipeline = lane.pipeline
-        self.host = host
-        self._lane = lane
-        self._contexts = lane.empty.copy()
-
-    def __getattr__(self, name: str) -> Any:
-        """What `Chain` has made from the beginning is made here when it is first looked for."""
-        if name not in _MADE_LATE:
-            raise AttributeError(name)
-        contexts, seen = self._contexts, (self.request_headers_seen, self.response_headers_seen)
-        super().__init__(self.pipeline, self.host)
-        self._contexts = contexts
-        self.request_headers_seen, self.response_headers_seen = seen
-        return self.__dict__[name]
-
-    def quick_request(self, headers: Headers, end: bool) -> Out | None:
-        """As `request_headers`. None: they go on."""
+    def quick_request(self, headers: Headers, end: bool, thread: int) -> Out | None:
+        lane = self.lane
         now = monotonic()
-        healths = self._lane.healths
-        for health in healths:
+        for health in lane.healths:
             if health.suspended_until > now:
-                self._whole = True
-                return self.request_headers(headers, end)
-        for health in healths:
+                return self.whole().request_headers(headers, end)
+        for health in lane.healths:
             health.requests += 1
+        self.contexts = lane.empty.copy()
         self.request_headers_seen = headers
-        return self._quick(self._lane.request, headers, end, False)
+        return self._quick(lane.request, headers, end, now, thread)
 
-    def quick_response(self, headers: Headers, end: bool) -> Out | None:
-        """As `response_headers`. None: they go on."""
-        if self._whole:
-            return self.response_headers(headers, end)
+    def quick_response(self, headers: Headers, end: bool, thread: int) -> Out | None:
+        if self.chain is not None:
+            return self.chain.response_headers(headers, end)
         self.response_headers_seen = headers
-        return self._quick(self._lane.response, headers, end, True)
+        return self._quick(self.lane.response, headers, end, monotonic(), thread)
 
-    def begin_call(self, step: Step | _Place, call: Call) -> None:
-        super().begin_call(self._made(step) if isinstance(step, _Place) else step, call)
+    def whole(self) -> Chain:
+        """The chain, made now if there is none."""
+        chain = self.chain
+        if chain is None:
+            chain = self.chain = Chain(self.lane.pipeline, self.host)
+            chain.request_headers_seen = self.request_headers_seen
+            chain.response_headers_seen = self.response_headers_seen
+            if self.contexts is not None:
+                chain._contexts = self.contexts
+                for context in self.contexts:
+                    if context is not None:
+                        context._chain = chain
+        return chain
 
-    def untie(self) -> None:
-        """The request is over: leave nothing for the garbage collector."""
-        self._contexts.clear()
-        if self._whole:
-            untie(self)
-
-    def _quick(self, hooks: tuple[_Hook, ...], headers: Headers, end: bool, response: bool) -> Out | None:
-        contexts = self._contexts
-        for at, index, name, budget, make, _ in hooks:
-            if not name:
-                continue
-            context = contexts[index]
-            if context is None:
-                if make is None:
-                    return self._go_whole(at, headers, end, response, name)
-                context = contexts[index] = make()
-                context._chain = self
-            context._step = _AT_END if end else _OPEN  # type: ignore[assignment]
-            self._now = (response, at)
-            thread = WATCH.enter(budget, name)
+    def _quick(self, hooks: tuple[_Hook, ...], headers: Headers, end: bool, now: float, thread: int) -> Out | None:
+        contexts = self.contexts
+        assert contexts is not None
+        for index, name, budget, make, plugin, places in hooks:
+            # What WATCH.enter and WATCH.leave do, in fewer words.
+            _RUNNING[thread] = (now + budget, name)
             try:
-                try:
-                    result: Any = getattr(context, name)(headers)
-                finally:
-                    WATCH.leave(thread)
+                context = contexts[index]
+                if context is None:
+                    context = contexts[index] = make(plugin)
+                    context._chain = self  # type: ignore[assignment]
+                context._step = places[end]  # type: ignore[assignment]
+                result: Any = getattr(context, name)(headers)
+                del _RUNNING[thread]
             except BaseException as error:
-                return self._go_whole(at, headers, end, response, _raises(error))
-            if result is not CONTINUE and result is not None:
-                return self._go_whole(at, headers, end, response, _returns(result))
-            if self._whole:  # it has begun a call
-                return self._go_whole(at, headers, end, response, _returns(result))
+                WATCH.leave(thread)
+                return self._go_whole(places[end], headers, _raises(error))
+            if _FIRED:
+                WATCH.leave(thread)
+            if (result is not CONTINUE and result is not None) or self.chain is not None:
+                return self._go_whole(places[end], headers, _returns(result))
         return None
 
-    def _go_whole(self, at: int, headers: Headers, end: bool, response: bool, hook: Any) -> Out:
-        """Go on as an ordinary chain from this hook: its name, or something that does what it did."""
-        flow = self._flow(response)
-        for before in flow.steps[:at]:
-            before.passed = True
-        step = flow.steps[at]
-        step.end = end
-        outcome = self._run(step, step.direction.headers, hook, headers)
+    def _go_whole(self, place: _Place, headers: Headers, hook: Callable[[Any], Any]) -> Out:
+        """Let the chain go on after this hook, which `hook` does again in effect."""
+        chain, step = self.whole(), self._step(place)
+        outcome = chain._run(step, step.direction.headers, hook, headers)
         if outcome == "continue":
             step.passed = True
-            self._headers(flow, at + 1, headers, end)
+            chain._headers(step.flow, step.at + 1, headers, place.end)
         elif outcome != "closed":
-            self._block(step, "headers", headers, end)
-        return self.take_response() if response else self.take_request()
+            chain._block(step, "headers", headers, place.end)
+        return chain.take_response() if place.response else chain.take_request()
 
-    def _flow(self, response: bool) -> _Flow:
-        self._whole = True
-        if not response:
-            return self._request
-        if self._response is None:
-            flow = self._response = type(self._request)([(one, one.response) for one in self.pipeline.response])
-            return flow
-        return self._response
-
-    def _made(self, place: _Place) -> Step:
-        response, at = self._now
-        step = self._flow(response).steps[at]
+    def _step(self, place: _Place) -> Step:
+        """The step of the chain that a place stood for."""
+        chain = self.whole()
+        if place.response and chain._response is None:
+            make = type(chain._request)
+            chain._response = make([(one, one.response) for one in chain.pipeline.response])
+        flow = chain._response if place.response else chain._request
+        assert flow is not None
+        for before in flow.steps[: place.at]:
+            before.passed = True
+        step = flow.steps[place.at]
         step.end = place.end
-        context = self._contexts[step.bound.index]
-        if context is not None:
-            context._step = step
         return step
+
+    # What contexts look for in their chain
+
+    @property
+    def host(self) -> Host:
+        return self  # type: ignore[return-value]
+
+    def begin_call(self, place: Any, call: Call) -> None:
+        self.whole().begin_call(self._step(place), call)
+
+    def wish_resume(self, context: HttpContext[Any]) -> None:
+        """Nothing is paused yet."""
 
 
 def untie(chain: Chain) -> None:
-    """Cut the circles in which a chain that is over holds itself."""
+    """Cut the circles in which a chain that is over holds itself: nothing is left to the garbage collector."""
     chain._contexts.clear()
     for flow in (chain._request, chain._response):
         if flow is not None:
