@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.commands.output import BAD_INPUT, Failure, coloured, emit, error_line, examples, output_option
+from headgate.commands.plugin_build import build
 
 if TYPE_CHECKING:
     from sidecar.loading import Loaded
@@ -34,6 +35,9 @@ def plugin() -> None:
     A PLUGIN is named as in the configuration: by "module:Class", by a file "greet.py" or "greet.py:Class"; or it is a
     YAML file with a list `plugins`, as in the configuration.
     """
+
+
+plugin.add_command(build)
 
 
 @plugin.command("new", epilog=examples("headgate plugin new greet", "headgate plugin new greet --in plugins"))
