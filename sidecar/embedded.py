@@ -34,6 +34,7 @@ from sidecar.native.inside import Stream, log
 from sidecar.pipeline import Pipeline
 from sidecar.plugin import Buffered, Entry, HeadersOnly, HttpRequest, HttpResponse, Need, Value
 from sidecar.reload import Plugins
+from sidecar.shared import SharedData
 from sidecar.watch import WATCH
 
 HOLD, BLOCK = 1, 2  # what a hook answers when nothing may go on yet; BLOCK: and Envoy should read no more
@@ -45,7 +46,7 @@ _SWITCH = 0.001  # seconds until a worker that waits for the interpreter gets it
 
 # Numbers of Envoy's attributes.
 _STRINGS = {"route": 61, "cluster": 57, "source_address": 24, "protocol": 10}
-_STATUS, _DURATION = 15, 12
+_STATUS = 15
 
 
 class EmbeddedSpec(BaseModel):
@@ -64,12 +65,14 @@ class Handler(Stream, Host):
     """One request. The C module makes it, calls the hooks and, at its end, lets go of `chain`."""
 
     application: ClassVar[Application]
+    began = 0.0
     _ways: tuple[_Way, _Way] | None = None
     _refused: tuple[tuple[int, str], ...] = ()
 
     # Hooks, called by the C module
 
     def request_headers(self, headers: Headers, end: bool) -> int | None:
+        self.began = time.monotonic()
         chain = self.chain = self.application.pipeline.open(self)
         out = chain.request_headers(headers, end)
         if out.headers is not None:
@@ -136,7 +139,7 @@ class Handler(Stream, Host):
             "path": seen.get(":path"),
             "authority": seen.get(":authority"),
             "status": self.number(_STATUS),
-            "duration": (self.number(_DURATION) or 0) / 1e9,
+            "duration": time.monotonic() - self.began,
             **{name: self.property(name) for name in ("route", "cluster", "source_address")},
         }
         chain.finish(entry)
@@ -148,6 +151,8 @@ class Handler(Stream, Host):
             return self.string(_STRINGS[name])
         if name in ("model", "version", "namespace"):
             return _parts(self.string(_STRINGS["cluster"]) or "").get(name)
+        if name == "request_time":
+            return time.time() - (time.monotonic() - self.began)
         return None
 
     def set_metadata(self, namespace: str, key: str, value: Value) -> None:
@@ -170,6 +175,7 @@ class Handler(Stream, Host):
 
     def _late(self) -> Chain:
         """A response without our having seen its request: something before us answered, or nobody wants requests."""
+        self.began = time.monotonic()
         chain = self.chain = self.application.pipeline.open(self)
         chain.request_headers(self.headers(0), True)
         return chain
@@ -297,7 +303,7 @@ class Application:
         self.name = name
         self.spec = spec
         self.clock = clock
-        self.plugins = Plugins(spec.plugins, spec.folder)
+        self.plugins = Plugins(spec.plugins, spec.folder, _shared.setdefault(name, SharedData()))
         if self.plugins.faults:
             raise ValueError("; ".join(map(str, self.plugins.faults)))
         self.pipeline = self.plugins.pipeline
@@ -433,6 +439,7 @@ class EnvoyLog(logging.Handler):
 
 _log = logging.getLogger("headgate.plugins")
 _clock: Clock | None = None
+_shared: dict[str, SharedData] = {}  # by filter: a new configuration finds what the old one has left
 
 
 def load(name: str, config: str) -> Application:

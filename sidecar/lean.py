@@ -68,13 +68,14 @@ class Lean:
 
     lane: Lane
     chain: Chain | None
+    began = 0.0
     contexts: list[HttpContext[Any] | None] | None = None
     request_headers_seen: Headers = _NONE
     response_headers_seen: Headers = _NONE
 
     def quick_request(self, headers: Headers, end: bool, thread: int) -> Out | None:
         lane = self.lane
-        now = monotonic()
+        now = self.began = monotonic()
         for health in lane.healths:
             if health.suspended_until > now:
                 return self.whole().request_headers(headers, end)

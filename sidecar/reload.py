@@ -20,8 +20,8 @@ Entries = Sequence[PluginSpec | Mapping[str, Any]]
 class Plugins:
     """`pipeline` is what new requests are to be given; those under way keep the one they began with."""
 
-    def __init__(self, entries: Entries = (), folder: Path | None = None) -> None:
-        self.shared = SharedData()  # outlives a reload
+    def __init__(self, entries: Entries = (), folder: Path | None = None, shared: SharedData | None = None) -> None:
+        self.shared = shared or SharedData()  # outlives a reload
         self.reloads = 0
         self.failed_reloads = 0
         self.faults: tuple[Fault, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,7 @@ class EveryHeaderCall(HttpContext["HeaderPlugin"]):
         headers.set("x-told", f"{headers.get(':status')} for {self.request_headers.get(':path')}")
         for name in ("route", "cluster", "model", "version", "namespace", "protocol", "nonsense"):
             headers.set(f"x-{name}", str(self.get_property(name)))
+        headers.set("x-age", str(time.time() - float(self.get_property("request_time") or 0)))
         headers.set("x-source", str(self.get_property("source_address")).partition(":")[0])
         return CONTINUE
 
@@ -290,6 +292,19 @@ class Keeps(HttpContext["KeepingPlugin"]):
 class KeepingPlugin(Plugin):
     context = Keeps
     kept: Headers | None = None
+
+
+class Tells(HttpContext["WordPlugin"]):
+    def on_response_headers(self, headers: Headers) -> Result:
+        headers.set("x-told", self.root.word)
+        return CONTINUE
+
+
+class WordPlugin(Plugin):
+    context = Tells
+
+    def on_configure(self, config: Mapping[str, Any]) -> None:
+        self.word = str(config["word"])
 
 
 class LeavingPlugin(Plugin):

@@ -104,7 +104,11 @@ async def echo(request: web.Request) -> web.StreamResponse:
     return web.json_response({"headers": headers, "body": body.decode(), "path": request.path})
 
 
-def bootstrap(filters: list[dict[str, Any]], clusters: Mapping[str, int], http2: bool) -> dict[str, Any]:
+def bootstrap(
+    filters: list[dict[str, Any]], clusters: Mapping[str, int], http2: bool = False, listeners: Path | None = None
+) -> dict[str, Any]:
+    """With `listeners`, Envoy follows that file, which `write_listener` writes."""
+
     def cluster(name: str, port: int) -> dict[str, Any]:
         address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
         options = {
@@ -145,19 +149,31 @@ def bootstrap(filters: list[dict[str, Any]], clusters: Mapping[str, int], http2:
             {"name": "router", "typed_config": {"@type": f"{TYPES}.filters.http.router.v3.Router"}},
         ],
     }
-    return {
-        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
-        "static_resources": {
-            "listeners": [
-                {
-                    "name": "http",
-                    "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-                    "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-                }
-            ],
-            "clusters": [cluster(name, port) for name, port in clusters.items()],
-        },
+    listener = {
+        "name": "http",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
+    admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}
+    known = {"clusters": [cluster(name, port) for name, port in clusters.items()]}
+    if listeners is None:
+        return {"admin": admin, "static_resources": {"listeners": [listener], **known}}
+    write_listener(listeners, listener)
+    watched = {"path": str(listeners), "watched_directory": {"path": str(listeners.parent)}}
+    return {
+        "admin": admin,
+        "node": {"id": "test", "cluster": "test"},
+        "dynamic_resources": {"lds_config": {"path_config_source": watched, "resource_api_version": "V3"}},
+        "static_resources": known,
+    }
+
+
+def write_listener(path: Path, listener: Mapping[str, Any]) -> None:
+    """Put it in the place of the last one at once."""
+    typed = {"@type": "type.googleapis.com/envoy.config.listener.v3.Listener", **listener}
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps({"resources": [typed]}))
+    fresh.replace(path)
 
 
 Start = Callable[..., Any]
@@ -226,6 +242,7 @@ def test_headers_are_read_and_changed_both_ways(envoy: Start) -> None:
         assert (told["x-route"], told["x-cluster"]) == ("iris", "team/iris/v1")
         assert (told["x-namespace"], told["x-model"], told["x-version"]) == ("team", "iris", "v1")
         assert (told["x-protocol"], told["x-source"], told["x-nonsense"]) == ("HTTP/1.1", "127.0.0.1", "None")
+        assert 0 <= float(told["x-age"]) < 5
         assert (told["x-meta"], told["x-meta-number"]) == ("green", "2.5")
 
     run(test)
@@ -486,6 +503,52 @@ def test_plugins_follow_their_file_and_a_wrong_file_changes_nothing(envoy: Start
             await until(lambda: rig.health()["failed_reloads"] == 1, "refused")
             assert (await rig.ask())[1]["x-told"] == "second"
         assert "the plugins stay as they were" in rig.log()
+
+    run(test)
+
+
+def test_a_new_configuration_from_the_control_plane_loses_no_request_and_keeps_shared_data(
+    envoy: Start, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        counts = {"plugin": f"{PLUGINS}:CountPlugin"}
+        listeners = tmp_path / "listeners" / "all.json"
+        listeners.parent.mkdir()
+
+        def configured(word: str, port: int) -> dict[str, Any]:
+            tells = {"plugin": f"{PLUGINS}:WordPlugin", "config": {"word": word}}
+            filters = [http_filter({"plugins": [counts, tells]})]
+            return bootstrap(filters, {"team/iris/v1": port, "team/iris/v2": port}, listeners=listeners)
+
+        async with envoy("HeaderPlugin") as upstream, AsyncExitStack() as stack:
+            port = int(upstream.echo.rpartition(":")[2])
+            process = EnvoyProcess(configured("0", port), folder=tmp_path / "other", concurrency=2)
+            stack.push_async_callback(process.stop)
+            await process.start()
+            url = f"http://127.0.0.1:{await process.wait_listener('http')}/"
+            client = await stack.enter_async_context(aiohttp.ClientSession())
+            told, asking, statuses = "", True, set()
+            asked = 0
+
+            async def ask() -> None:
+                nonlocal told, asked
+                while asking:
+                    async with client.get(url) as answer:
+                        statuses.add(answer.status)
+                        told = answer.headers["x-told"]
+                        asked += 1
+
+            tasks = [asyncio.create_task(ask()) for _ in range(4)]
+            for change in range(1, 6):
+                configured(str(change), port)
+                await until(lambda: told == str(change), f"change {change}")  # noqa: B023
+            asking = False
+            await asyncio.gather(*tasks)
+            async with client.get(url) as answer:
+                assert int(answer.headers["x-count"]) == asked + 1
+            assert statuses == {200}
+            await process.stop()
+            assert process.returncode == 0, process.last_words()
 
     run(test)
 
