@@ -6,6 +6,7 @@ Kept are primary, strategy, weights, header routes and mirrors. Versions that ca
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from router.schema import MAX_WEIGHT, Match, Mirror, ModelRollout, Strategy, Version
@@ -20,7 +21,7 @@ def hold(rollout: ModelRollout) -> str:
         for one in rollout.spec.versions
     }
     kept = {"primary": rollout.primary.name, "strategy": rollout.spec.strategy.value, "versions": versions}
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps(kept)
 
 
 def held(rollout: ModelRollout, kept: str) -> ModelRollout:
@@ -31,12 +32,19 @@ def held(rollout: ModelRollout, kept: str) -> ModelRollout:
         names = {one.name for one in rollout.spec.versions}
         primary = raw["primary"] if raw["primary"] in names else rollout.primary.name
         versions = tuple(
-            _version(one, raw["versions"].get(one.name), one.name == primary) for one in rollout.spec.versions
+            _version(one, raw["versions"].get(one.name), one.name == primary)
+            for one in sorted(rollout.spec.versions, key=_place(raw["versions"]))
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return rollout
     spec = rollout.spec.model_copy(update={"primary": primary, "strategy": strategy, "versions": versions})
     return rollout.model_copy(update={"spec": spec})
+
+
+def _place(kept: dict[str, Any]) -> Callable[[Version], int]:
+    """The order counts too: header routes are tried in it, and it decides who gets the odd basis point."""
+    places = {name: place for place, name in enumerate(kept)}
+    return lambda one: places.get(one.name, len(places))
 
 
 def _version(version: Version, kept: Any, primary: bool) -> Version:

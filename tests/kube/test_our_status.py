@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def full_status(raw: dict[str, Any]) -> dict[str, Any]:
     envoys = Envoys(replica)
     envoys.join("a", "b")
     envoys.unreachable = ("them",)
-    replica.put(raw, v1=REFUSED)
+    annotated = deepcopy(raw)
+    annotated["spec"]["versions"][-1] |= {"mirror": {"percent": 30}} if "mirror" in raw["spec"]["versions"][-1] else {}
+    replica.put(annotated, v1=REFUSED)
     envoys.ack("a")
     model = key(raw)
     caution = Problem(model, "spec.hosts", "is odd", "mend it", "warning")
@@ -98,7 +101,7 @@ def test_an_api_server_keeps_it_as_it_was_written_and_shows_it_in_columns() -> N
                 ("Age", 0), ("Strategy", 1), ("Hosts", 1), ("Gateway", 1), ("Reason", 1),
             ]  # fmt: skip
             [row] = table["rows"]
-            assert row["cells"][:6] == ["wisdom", "v0", "v0 100 %, v2 copies 20 %", "True", "False", "1/2"]
+            assert row["cells"][:6] == ["wisdom", "v0", "v0 100 %, v2 copies 30 %", "True", "False", "1/2"]
             assert row["cells"][7:] == ["none", '["wisdom"]', "default", "Pending"]
 
     asyncio.run(run())
