@@ -63,13 +63,17 @@ def commands(name: str) -> list[click.Command]:
     return [found, *getattr(found, "commands", {}).values()]
 
 
+LISTS = ("configuration.md", "sidecar.md", "plugins.md")
+PREFIXES = ("headgate_kubernetes", "headgate_xds", "headgate_plugin")
+
+
 def test_metrics_are_those_of_the_pages_that_list_them() -> None:
-    listed = "".join(page.read_text() for page in DOCS if page.name in ("configuration.md", "sidecar.md"))
+    listed = "".join(page.read_text() for page in DOCS if page.name in LISTS)
     known = set(re.findall(r"^\| `(headgate_\w+)`", listed, re.MULTILINE))
     for page in DOCS:
         for name in re.findall(r"\bheadgate_[a-z_]+[a-z](?!\*)\b", page.read_text()):
             plain = re.sub(r"_(bucket|sum|count)$", "", name)
-            assert {name, plain} & known or name in ("headgate_kubernetes", "headgate_xds"), f"{page.name}: {name}"
+            assert {name, plain} & known or name in PREFIXES, f"{page.name}: {name}"
 
 
 def test_keys_are_those_of_the_configuration_page() -> None:
