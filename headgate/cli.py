@@ -25,6 +25,7 @@ from headgate.commands.output import error_line
 from headgate.commands.pause import pause
 from headgate.commands.plan import plan
 from headgate.commands.plugin import plugin
+from headgate.commands.plugin_serve import serve as plugin_serve
 from headgate.commands.promote import promote
 from headgate.commands.resume import resume
 from headgate.commands.serve import serve
@@ -112,6 +113,7 @@ _GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Plugins": (plugin,),
     "About": (version,),
 }
+plugin.add_command(plugin_serve)
 for _group in _GROUPS.values():
     for _command in _group:
         cli.add_command(_command)

@@ -125,6 +125,11 @@ def run(names: tuple[str, ...], recording: Path, config: Path | None, form: str)
 def _loaded(names: tuple[str, ...], config: Path | None) -> Loaded:
     from sidecar.loading import load
 
+    return load(*listed(names, config))
+
+
+def listed(names: tuple[str, ...], config: Path | None) -> tuple[list[Any], Path | None]:
+    """The configuration's list of plugins that the arguments stand for, and where its relative files are."""
     settings = _yaml(config) if config is not None else {}
     if not isinstance(settings, dict):
         raise Failure(f"{config} is not a mapping", "write the plugin's settings as KEY: VALUE", BAD_INPUT)
@@ -134,15 +139,15 @@ def _loaded(names: tuple[str, ...], config: Path | None) -> Loaded:
         if name.endswith((".yaml", ".yml", ".json")):
             path = Path(name)
             document = _yaml(path)
-            listed = document.get("plugins") if isinstance(document, dict) else document
-            if not isinstance(listed, list):
+            found = document.get("plugins") if isinstance(document, dict) else document
+            if not isinstance(found, list):
                 raise Failure(f"{path} has no list of plugins", "it has to hold 'plugins: [...]'", BAD_INPUT)
             if len(names) > 1:
                 raise click.UsageError("give either one list of plugins or plugins, not both")
-            entries, folder = listed, path.parent
+            entries, folder = found, path.parent
         else:
             entries.append({"plugin": name, "config": settings})
-    return load(entries, folder)
+    return entries, folder
 
 
 def _recorded(path: Path) -> Recorded:
