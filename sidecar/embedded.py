@@ -65,7 +65,6 @@ class Handler(Stream, Host):
     """One request. The C module makes it, calls the hooks and, at its end, lets go of `chain`."""
 
     application: ClassVar[Application]
-    began = 0.0
     _ways: tuple[_Way, _Way] | None = None
     _refused: tuple[tuple[int, str], ...] = ()
 
@@ -259,6 +258,15 @@ class LeanHandler(Lean, Handler):
         out = self.quick_response(headers, end, get_ident())
         return None if out is None or out.headers is not None else self._begin(RESPONSE, out, end)
 
+    def failed(self, place: Any, headers: Headers, error: BaseException) -> Any:
+        return self._told(super().failed(place, headers, error), place)
+
+    def took(self, place: Any, headers: Headers, result: Any) -> Any:
+        return self._told(super().took(place, headers, result), place)
+
+    def _told(self, out: Out, place: Any) -> int | None:
+        return None if out.headers is not None else self._begin(RESPONSE if place.response else REQUEST, out, place.end)
+
     def over(self) -> None:
         self.contexts = None
         super().over()
@@ -310,6 +318,7 @@ class Application:
         lean = not spec.reload and Lane.fits(self.pipeline)
         kind, lane = (LeanHandler, Lane(self.pipeline)) if lean else (Handler, None)
         self.handler = type("Handler", (kind,), {"application": self, "lane": lane})
+        self.lane = lane.spoken if lane is not None else None
         self._times = self._read_times()
         clock.add(self)
 

@@ -7,6 +7,7 @@ takes over. Until then the request stands in for it: contexts find in it what th
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,11 @@ class Lane:
         self.response = tuple(_hook(at, one, True) for at, one in enumerate(pipeline.response) if one.response.headers)
         self.empty: list[HttpContext[Any] | None] = [None] * len(pipeline.plugins)
 
+    @property
+    def spoken(self) -> tuple[Any, ...]:
+        """As the C module reads it."""
+        return _RUNNING, _FIRED, CONTINUE, self.healths, self.request, self.response
+
     @staticmethod
     def fits(pipeline: Pipeline) -> bool:
         """Whether no plugin wants bodies or trailers, and all make their contexts in the usual way."""
@@ -67,11 +73,12 @@ class Lean:
     """To be mixed into a `Host`. `quick_*` answer None when the headers go on, and else what the chain says."""
 
     lane: Lane
+    # The C module's.
     chain: Chain | None
-    began = 0.0
-    contexts: list[HttpContext[Any] | None] | None = None
-    request_headers_seen: Headers = _NONE
-    response_headers_seen: Headers = _NONE
+    began: float
+    contexts: list[HttpContext[Any] | None] | None
+    request_headers_seen: Headers
+    response_headers_seen: Headers
 
     def quick_request(self, headers: Headers, end: bool, thread: int) -> Out | None:
         lane = self.lane
@@ -83,6 +90,7 @@ class Lean:
             health.requests += 1
         self.contexts = lane.empty.copy()
         self.request_headers_seen = headers
+        self.response_headers_seen = _NONE
         return self._quick(lane.request, headers, end, now, thread)
 
     def quick_response(self, headers: Headers, end: bool, thread: int) -> Out | None:
@@ -96,9 +104,9 @@ class Lean:
         chain = self.chain
         if chain is None:
             chain = self.chain = Chain(self.lane.pipeline, self.host)
-            chain.request_headers_seen = self.request_headers_seen
-            chain.response_headers_seen = self.response_headers_seen
             if self.contexts is not None:
+                chain.request_headers_seen = self.request_headers_seen
+                chain.response_headers_seen = self.response_headers_seen
                 chain._contexts = self.contexts
                 for context in self.contexts:
                     if context is not None:
@@ -127,6 +135,17 @@ class Lean:
             if (result is not CONTINUE and result is not None) or self.chain is not None:
                 return self._go_whole(places[end], headers, _returns(result))
         return None
+
+    def failed(self, place: _Place, headers: Headers, error: BaseException) -> Out:
+        """A hook called by the C module raised."""
+        WATCH.leave(get_ident())
+        return self._go_whole(place, headers, _raises(error))
+
+    def took(self, place: _Place, headers: Headers, result: Any) -> Out:
+        """A hook called by the C module returned something else than CONTINUE, or has begun a call, or was late."""
+        if _FIRED:
+            WATCH.leave(get_ident())
+        return self._go_whole(place, headers, _returns(result))
 
     def _go_whole(self, place: _Place, headers: Headers, hook: Callable[[Any], Any]) -> Out:
         """Let the chain go on after this hook, which `hook` does again in effect."""

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "envoy_abi.h"
 
@@ -26,9 +27,24 @@ enum { REQUEST, RESPONSE };
 enum Wants { WANTS_HEADERS = 1, WANTS_BODY = 2, WANTS_TRAILERS = 4, WANTS_END = 64 }; /* RESPONSE: shifted by 3 */
 enum Outcome { GO = 0, HOLD = 1, BLOCK = 2, REPLACED = 3, ENDED = 4 };
 
+typedef struct { /* of a plugin that looks at headers only: sidecar/lean.py */
+  Py_ssize_t index;
+  PyObject *name, *make, *plugin, *places[2];
+  double budget;
+} Hook;
+
+typedef struct {
+  PyObject *running, *fired, *go_on; /* of the watch; CONTINUE */
+  PyObject* healths;
+  Py_ssize_t plugins, count[2];
+  Hook* hooks[2];
+} Lane;
+
 typedef struct {
   PyObject* application; /* what sidecar.embedded.load returned */
   PyTypeObject* handler;
+  PyObject* spoken; /* what `lane` points into */
+  Lane* lane;
   int wants;
   uint64_t limit[2];
 } App;
@@ -59,6 +75,9 @@ typedef struct {
   Filter* filter; /* NULL: the request is over */
   unsigned long thread;
   PyObject* chain; /* the handler's own */
+  PyObject* contexts; /* without a chain */
+  PyObject* seen[2];
+  double began;
   void* scheduler;
   bool woken;
 } Stream;
@@ -87,7 +106,8 @@ typedef struct {
 
 static PyInterpreterState* interpreter;
 static PyTypeObject Stream_type, Headers_type;
-static PyObject *name_of[6], *name_resumed, *name_completed, *name_over;
+static PyObject *name_of[6], *name_resumed, *name_completed, *name_over, *name_took, *name_failed;
+static PyObject *name_chain, *name_step, *name_until, *name_requests, *one_more;
 
 /* ---------------------------------------------------------------- threads and the GIL */
 
@@ -102,9 +122,12 @@ static void enter(void) {
   PyEval_RestoreThread(own_state);
   while (trashed) {
     PyObject* one = trash[--trashed];
-    PyObject* done = PyObject_VectorcallMethod(name_over, &one, 1, NULL);
-    if (done == NULL) PyErr_Clear();
-    Py_XDECREF(done);
+    if (((Stream*)one)->chain != NULL) {
+      PyObject* done = PyObject_VectorcallMethod(name_over, &one, 1, NULL);
+      if (done == NULL) PyErr_Clear();
+      Py_XDECREF(done);
+    }
+    Py_CLEAR(((Stream*)one)->contexts); /* the circle of a request without a chain: it, its contexts, it */
     Py_DECREF(one);
   }
 }
@@ -564,22 +587,32 @@ static PyMethodDef stream_methods[] = {
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef stream_members[] = {
-    {"chain", T_OBJECT, offsetof(Stream, chain), 0, "What the handler keeps; given up when the request is over."},
+    {"chain", T_OBJECT, offsetof(Stream, chain), 0, "What the handler keeps."},
+    {"contexts", T_OBJECT, offsetof(Stream, contexts), 0, "The plugins' contexts while there is no chain."},
+    {"request_headers_seen", T_OBJECT, offsetof(Stream, seen), 0, "For contexts without a chain."},
+    {"response_headers_seen", T_OBJECT, offsetof(Stream, seen) + sizeof(PyObject*), 0, "The same of the response."},
+    {"began", T_DOUBLE, offsetof(Stream, began), 0, "When the request began, on the monotonic clock."},
     {NULL, 0, 0, 0, NULL}};
 
 static int stream_traverse(Stream* self, visitproc visit, void* arg) {
   Py_VISIT(self->chain);
+  Py_VISIT(self->contexts);
+  Py_VISIT(self->seen[REQUEST]);
+  Py_VISIT(self->seen[RESPONSE]);
   return 0;
 }
 
 static int stream_clear(Stream* self) {
   Py_CLEAR(self->chain);
+  Py_CLEAR(self->contexts);
+  Py_CLEAR(self->seen[REQUEST]);
+  Py_CLEAR(self->seen[RESPONSE]);
   return 0;
 }
 
 static void stream_dealloc(Stream* self) {
   PyObject_GC_UnTrack(self);
-  Py_CLEAR(self->chain);
+  stream_clear(self);
   Py_TYPE(self)->tp_free(self);
 }
 
@@ -679,6 +712,13 @@ static bool start_python(void) {
   name_resumed = PyUnicode_InternFromString("resumed");
   name_completed = PyUnicode_InternFromString("completed");
   name_over = PyUnicode_InternFromString("over");
+  name_took = PyUnicode_InternFromString("took");
+  name_failed = PyUnicode_InternFromString("failed");
+  name_chain = PyUnicode_InternFromString("_chain");
+  name_step = PyUnicode_InternFromString("_step");
+  name_until = PyUnicode_InternFromString("suspended_until");
+  name_requests = PyUnicode_InternFromString("requests");
+  one_more = PyLong_FromLong(1);
   interpreter = PyInterpreterState_Get();
   PyObject* ours = PyImport_ImportModule("_headgate_envoy");
   if (ours == NULL) say_error("cannot make the module");
@@ -792,6 +832,150 @@ static void go_on(Filter* filter) {
   if (!gone) filter->destroyed = NULL;
 }
 
+/* ---------------------------------------------------------------- the short way: what sidecar/lean.py does, in C */
+
+static __thread PyObject* own_ident;
+
+static double monotonic(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* Note a request with every plugin. False: one is suspended, or an error; the long way finds out. */
+static bool admitted(Lane* lane, double now) {
+  for (int turn = 0; turn < 2; turn++)
+    for (Py_ssize_t i = 0; i < lane->plugins; i++) {
+      PyObject* health = PyTuple_GET_ITEM(lane->healths, i);
+      PyObject* value = PyObject_GetAttr(health, turn ? name_requests : name_until);
+      bool good = value != NULL;
+      if (good && turn == 0) good = PyFloat_AsDouble(value) <= now;
+      if (good && turn == 1) {
+        PyObject* more = PyNumber_Add(value, one_more);
+        good = more != NULL && PyObject_SetAttr(health, name_requests, more) == 0;
+        Py_XDECREF(more);
+      }
+      Py_XDECREF(value);
+      if (!good) {
+        PyErr_Clear();
+        return false;
+      }
+    }
+  return true;
+}
+
+/* A hook did something else than let the headers go on: the handler makes a chain that takes over. */
+static PyObject* long_way(Stream* stream, Hook* hook, PyObject* headers, bool end, PyObject* result) {
+  PyObject* told = result;
+  if (result == NULL) {
+    PyObject *kind, *trace;
+    PyErr_Fetch(&kind, &told, &trace);
+    PyErr_NormalizeException(&kind, &told, &trace);
+    if (trace != NULL && told != NULL) PyException_SetTraceback(told, trace);
+    Py_XDECREF(kind);
+    Py_XDECREF(trace);
+    if (told == NULL) return PyErr_NoMemory();
+  }
+  PyObject* args[] = {(PyObject*)stream, hook->places[end], headers, told};
+  PyObject* done = PyObject_VectorcallMethod(result == NULL ? name_failed : name_took, args, 4, NULL);
+  Py_DECREF(told);
+  return done;
+}
+
+/* Run the hooks of headers. What the handler would return; NULL without an exception: it is not for the short way. */
+static PyObject* short_way(Filter* filter, Stream* stream, int way, PyObject* headers, bool end) {
+  Lane* lane = filter->app->lane;
+  double now = monotonic();
+  if (lane == NULL || stream->chain != NULL) return NULL;
+  if (own_ident == NULL) own_ident = PyLong_FromUnsignedLong(stream->thread);
+  if (way == RESPONSE ? stream->contexts == NULL : !admitted(lane, now)) return NULL;
+  if (way == REQUEST) {
+    PyObject* contexts = PyList_New(lane->plugins);
+    if (contexts == NULL) return NULL;
+    for (Py_ssize_t i = 0; i < lane->plugins; i++) PyList_SET_ITEM(contexts, i, Py_NewRef(Py_None));
+    stream->contexts = contexts;
+    stream->began = now;
+    Py_XSETREF(stream->seen[RESPONSE], headers_new(stream, RESPONSE_HEADERS));
+  }
+  Py_XSETREF(stream->seen[way], Py_NewRef(headers));
+  PyObject* contexts = Py_NewRef(stream->contexts);
+  PyObject* answer = NULL;
+  for (Py_ssize_t i = 0; answer == NULL && i < lane->count[way]; i++) {
+    Hook* hook = &lane->hooks[way][i];
+    PyObject* limit = PyFloat_FromDouble(now + hook->budget);
+    PyObject* entry = limit ? PyTuple_Pack(2, limit, hook->name) : NULL;
+    Py_XDECREF(limit);
+    PyObject* result = NULL;
+    if (entry != NULL && PyDict_SetItem(lane->running, own_ident, entry) == 0) {
+      PyObject* context = Py_NewRef(PyList_GET_ITEM(contexts, hook->index));
+      if (context == Py_None) {
+        Py_DECREF(context);
+        context = PyObject_CallOneArg(hook->make, hook->plugin);
+        if (context != NULL && PyObject_SetAttr(context, name_chain, (PyObject*)stream) == 0)
+          PyList_SetItem(contexts, hook->index, Py_NewRef(context));
+        else
+          Py_CLEAR(context);
+      }
+      if (context != NULL && PyObject_SetAttr(context, name_step, hook->places[end]) == 0) {
+        PyObject* args[] = {context, headers};
+        result = PyObject_VectorcallMethod(hook->name, args, 2, NULL);
+      }
+      Py_XDECREF(context);
+    }
+    Py_XDECREF(entry);
+    if (result == NULL) { /* `failed` leaves the watch */
+      answer = long_way(stream, hook, headers, end, NULL);
+      if (answer == NULL) break;
+      continue;
+    }
+    PyDict_DelItem(lane->running, own_ident);
+    bool fired = PySet_GET_SIZE(lane->fired) > 0;
+    if ((result == Py_None || result == lane->go_on) && stream->chain == NULL && !fired)
+      Py_DECREF(result);
+    else
+      answer = long_way(stream, hook, headers, end, result);
+    if (answer == NULL && PyErr_Occurred()) break;
+  }
+  Py_DECREF(contexts);
+  if (answer == NULL && !PyErr_Occurred()) answer = Py_NewRef(Py_None);
+  return answer;
+}
+
+static void free_lane(Lane* lane) {
+  if (lane == NULL) return;
+  free(lane->hooks[REQUEST]);
+  free(lane->hooks[RESPONSE]);
+  free(lane);
+}
+
+/* Read what `spoken` says; it keeps alive what we point to. NULL: all go the long way. */
+static Lane* make_lane(PyObject* spoken) {
+  PyObject* ways[2];
+  Lane* lane = calloc(1, sizeof(Lane));
+  if (lane == NULL || !PyTuple_Check(spoken) ||
+      !PyArg_ParseTuple(spoken, "OOOO!O!O!", &lane->running, &lane->fired, &lane->go_on, &PyTuple_Type, &lane->healths,
+                        &PyTuple_Type, &ways[REQUEST], &PyTuple_Type, &ways[RESPONSE])) {
+    PyErr_Clear();
+    free(lane);
+    return NULL;
+  }
+  lane->plugins = PyTuple_GET_SIZE(lane->healths);
+  for (int way = REQUEST; way <= RESPONSE; way++) {
+    lane->count[way] = PyTuple_GET_SIZE(ways[way]);
+    lane->hooks[way] = calloc((size_t)lane->count[way] + 1, sizeof(Hook));
+    for (Py_ssize_t i = 0; lane->hooks[way] != NULL && i < lane->count[way]; i++) {
+      Hook* hook = &lane->hooks[way][i];
+      if (!PyArg_ParseTuple(PyTuple_GET_ITEM(ways[way], i), "nUdOO(OO)", &hook->index, &hook->name, &hook->budget,
+                            &hook->make, &hook->plugin, &hook->places[0], &hook->places[1])) {
+        PyErr_Clear();
+        free_lane(lane);
+        return NULL;
+      }
+    }
+  }
+  return lane;
+}
+
 /* Call a hook of the handler. `kind`: a header map, or -1 with a body. */
 static enum Outcome run(Filter* filter, int way, int part, int kind, bool end) {
   enum Outcome outcome = GO;
@@ -820,7 +1004,9 @@ static enum Outcome run(Filter* filter, int way, int part, int kind, bool end) {
   } else {
     Py_INCREF(stream);
     PyObject* args[] = {(PyObject*)stream, argument, end ? Py_True : Py_False};
-    PyObject* result = PyObject_VectorcallMethod(name_of[way * 3 + part], args, part == 2 ? 2 : 3, NULL);
+    PyObject* result = part == 0 ? short_way(filter, stream, way, argument, end) : NULL;
+    if (result == NULL && !PyErr_Occurred())
+      result = PyObject_VectorcallMethod(name_of[way * 3 + part], args, part == 2 ? 2 : 3, NULL);
     outcome = read_result(filter, result, "a hook of the handler");
     if (outcome == REPLACED) {
       if (part == 1 && filter->placed[way]) {
@@ -953,6 +1139,9 @@ EXPORT const void* HOOK(http_filter_config_new)(void* config, Text name, Text te
     app = NULL;
   } else {
     app->application = application;
+    app->spoken = PyObject_GetAttrString(application, "lane");
+    if (app->spoken == NULL) PyErr_Clear();
+    app->lane = app->spoken != NULL ? make_lane(app->spoken) : NULL;
     app->handler = (PyTypeObject*)handler;
     app->limit[REQUEST] = request;
     app->limit[RESPONSE] = response;
@@ -971,6 +1160,8 @@ EXPORT void HOOK(http_filter_config_destroy)(const void* config) {
   Py_XDECREF(done);
   Py_DECREF(app->application);
   Py_DECREF(app->handler);
+  free_lane(app->lane);
+  Py_XDECREF(app->spoken);
   leave();
   free(app);
 }

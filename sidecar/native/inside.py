@@ -15,6 +15,10 @@ if TYPE_CHECKING:
         """One request. Only the thread that runs its hooks may use it, except for `wake_up`."""
 
         chain: Any
+        contexts: Any
+        request_headers_seen: Any
+        response_headers_seen: Any
+        began: float
 
         def headers(self, kind: int) -> EnvoyHeaders: ...
         def reply(self, status: int, headers: Pairs, body: bytes) -> None: ...
