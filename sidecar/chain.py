@@ -183,6 +183,13 @@ class Chain:
             self._trailers(self._response, 0, trailers)
         return self.take_response()
 
+    def body_over(self, response: bool) -> Out:
+        """The body is whole and trailers follow: for a host that gets them only when it has sent on the body."""
+        flow = self._response if response else self._request
+        if flow is not None and not flow.closed and not flow.is_reply:
+            self._trailers(flow, 0, None)
+        return self.take_response() if response else self.take_request()
+
     def answer(self, token: int, response: HttpResponse) -> None:
         """A call is over. Then take what came out, in both directions."""
         step, call = self._calls.pop(token, (None, None))
@@ -432,7 +439,8 @@ class Chain:
                 return None
         return data
 
-    def _trailers(self, flow: _Flow, at: int, trailers: Headers) -> None:
+    def _trailers(self, flow: _Flow, at: int, trailers: Headers | None) -> None:
+        """The end of the body, and the trailers if they have come."""
         for step in flow.steps[at:] if at else flow.steps:
             if step.blocked:
                 step.queue.append(("trailers", trailers, True))
@@ -446,7 +454,7 @@ class Chain:
                     self._data(flow, step.at + 1, data, False)
                 if flow.closed:
                     return
-            if step.direction.trailers and not self._off[step.bound.index]:
+            if trailers is not None and step.direction.trailers and not self._off[step.bound.index]:
                 step.end = True
                 outcome = self._run(step, step.direction.trailers, step.direction.trailers, trailers)
                 if outcome == "closed":
@@ -454,8 +462,9 @@ class Chain:
                 if outcome != "continue":
                     self._block(step, "trailers", trailers, True)
                     return
-        flow.out.trailers = trailers
-        flow.out.end = True
+        if trailers is not None:
+            flow.out.trailers = trailers
+            flow.out.end = True
 
     # Pausing
 

@@ -37,6 +37,7 @@ ATTRIBUTES: Final = {
     "protocol": "request.protocol",
 }
 _GRACE = 0.5  # seconds that Envoy waits longer than a plugin may pause
+_NO_LENGTH: Final[wire.Changes] = (("content-length", ()),)
 _log = logging.getLogger("headgate.plugins")
 
 
@@ -185,7 +186,7 @@ class Exchange(Host):
             else:
                 way.state = 2
                 trailers = way.seen_trailers = _FromWire(wire.pairs(what.trailers))
-                if way.ended or way.unseen:  # a body that was kept back is over: nobody wanted the trailers
+                if way.unseen:
                     way.trailers = trailers
                     out = Out()
                 elif at == REQUEST:
@@ -229,7 +230,8 @@ class Exchange(Host):
         way.take(out)
         if out.reply is not None or out.abort:
             return out
-        return chain.response_trailers(HeaderList()) if at else chain.request_trailers(HeaderList())
+        way.whole = True
+        return chain.body_over(at == RESPONSE)
 
     def _too_long(self, at: int, way: _Way) -> None:
         """A body that plugins wanted whole does not fit: it goes by unseen."""
@@ -271,7 +273,10 @@ class Exchange(Host):
                 if self._blocked(at) or (way.mode < wire.BUFFERED and way.body_first):
                     return None
                 if way.mode >= wire.BUFFERED:
-                    return wire.headers_or_body(question, extra=self._extra(way))
+                    # Where Envoy was configured to send the body, it does this itself; else it would refuse a body of
+                    # another length.
+                    changes: wire.Changes = _NO_LENGTH if way.extra else ()
+                    return wire.headers_or_body(question, changes, extra=self._extra(way))
                 way.headers = way.seen  # or the body would never come
                 assert way.headers is not None
             return wire.headers_or_body(
@@ -282,7 +287,7 @@ class Exchange(Host):
                 changes = way.seen.changes() if way.seen is not None else ()
                 return wire.headers_or_body(question, changes, clear_route=at == REQUEST, extra=self._extra())
             if way.mode >= wire.BUFFERED:
-                if not way.ended:
+                if not way.ended and (not way.whole or self._blocked(at)):
                     return None
                 changes = way.headers.changes() if way.headers is not None else ()
             elif self._blocked(at) or (way.state == 2 and len(way.owed) == 1 and not way.ended):
@@ -405,6 +410,7 @@ class _Way:
         "state",
         "trailers",
         "unseen",
+        "whole",
     )
 
     def __init__(self, mode: int) -> None:
@@ -419,6 +425,7 @@ class _Way:
         self.trailers: HeaderList | None = None
         self.ended = False
         self.unseen = False  # the body goes by unseen
+        self.whole = False  # the body has come whole, and trailers follow
         self.extra = b""
         self.body_first = False  # Envoy sends the body before the headers are answered
         self.patience = 0.0
