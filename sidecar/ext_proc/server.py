@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import cast
 from sidecar.ext_proc.application import Application
 from sidecar.ext_proc.http2 import Connection, Handler, Stream
 
+_log = logging.getLogger("headgate.plugins")
 _BACKLOG = 1024
 _LEAVE = 5.0  # seconds that requests under way have when we leave
 
@@ -162,6 +164,7 @@ async def serve(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        _log.info("no new requests for plugins: %d connections are to end", len(server.links))
         await server.stop()
 
 

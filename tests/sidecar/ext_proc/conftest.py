@@ -41,6 +41,8 @@ class Rig:
         self.folder = folder
         self.listen = f"unix:{folder}/plugins.sock"
         self.seen: list[tuple[dict[str, str], bytes]] = []
+        self.socket = folder / "plugins.sock"
+        self._arrived = asyncio.Condition()
         self.hold = asyncio.Event()
         self.hold.set()
 
@@ -97,6 +99,11 @@ class Rig:
                 return b"", dict(error.trailing_metadata()), error.code()
             return answer, {str(k): str(v) for k, v in await call.trailing_metadata()}, await call.code()
 
+    async def reached(self, count: int) -> None:
+        """Wait until so many requests have reached the server."""
+        async with asyncio.timeout(20), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.seen) >= count)
+
     async def stats(self) -> dict[str, int]:
         found = await self.process.stats("ext_proc")
         return {name.rpartition(".")[2]: value for name, value in found.items()}
@@ -105,6 +112,8 @@ class Rig:
         async def echo(request: web.Request) -> web.StreamResponse:
             body = await request.read()
             self.seen.append(({k.lower(): v for k, v in request.headers.items()} | {":path": request.path}, body))
+            async with self._arrived:
+                self._arrived.notify_all()
             await self.hold.wait()
             if request.path == "/pieces":
                 response = web.StreamResponse()
