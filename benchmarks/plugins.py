@@ -1,7 +1,7 @@
 """What a plugin on the request path costs: embedded Python beside Lua, a dynamic module without Python, and nothing.
 
-One Envoy with one worker has a listener for each way; wrk sends to one after the other, in alternating rounds, so that
-every ratio is between runs seconds apart. Needs `wrk`, `nginx` (as the model server) and a C compiler.
+One Envoy with one worker has a listener for each way; wrk sends to plain Envoy and to a way in turn, so that every
+ratio is between neighbouring runs. Needs `wrk`, `nginx` (as the model server) and a C compiler.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.child import cpu_seconds
 from benchmarks.report import Report, arguments, machine, progress
 from headgate.envoy import EnvoyProcess
 from sidecar.native.build import build, http_filter
@@ -172,45 +173,55 @@ async def run(report: Report, rounds: int, seconds: int) -> None:
                 ports = {way: await envoy.wait_listener(way) for way in WAYS}
                 headers = [way for way in WAYS if "body" not in way]
                 bodies = ["plain", *(way for way in WAYS if "body" in way)]
-                await measure(report, "headers", ports, headers, None, rounds, seconds)
+                await measure(report, "headers", envoy, ports, headers, None, rounds, seconds)
                 for size in (1_000, 100_000):
                     text = f"body of {size // 1000} kB"
-                    await measure(report, text, ports, bodies, script(folder, size), max(2, rounds // 2), seconds)
+                    await measure(
+                        report, text, envoy, ports, bodies, script(folder, size), max(2, rounds // 2), seconds
+                    )
 
 
 async def measure(
     report: Report,
     what: str,
+    envoy: EnvoyProcess,
     ports: Mapping[str, int],
     ways: list[str],
     body: Path | None,
     rounds: int,
     seconds: int,
 ) -> None:
+    """Each way in pairs with plain Envoy, one right after the other, either first."""
+    others = ways[1:]
+    ratios: dict[str, list[float]] = {way: [] for way in others}
+    costs: dict[str, list[float]] = {way: [] for way in others}
+    added: dict[str, list[float]] = {way: [] for way in others}
     rates: dict[str, list[float]] = {way: [] for way in ways}
-    quiet: dict[str, list[float]] = {way: [] for way in ways}
-    ratios: dict[str, list[float]] = {way: [] for way in ways}
-    added: dict[str, list[float]] = {way: [] for way in ways}
     failed = 0
+
+    async def taken(way: str) -> tuple[Taken, float]:
+        before = cpu_seconds(envoy.pid)
+        run = await load(ports[way], 16, seconds, body)
+        return run, (cpu_seconds(envoy.pid) - before) / (run.rate * seconds) * 1e6
+
     for way in ways:
         await load(ports[way], 16, 1, body)  # connections and caches are there
     for at in range(rounds):
-        busy = {}
-        idle = {}
-        for way in ways if at % 2 == 0 else ways[::-1]:
-            busy[way] = await load(ports[way], 16, seconds, body)
-            idle[way] = await load(ports[way], 1, 1, body)
-            failed += busy[way].failed + idle[way].failed
-        for way in ways:
-            rates[way].append(busy[way].rate)
-            quiet[way].append(idle[way].p50)
-            ratios[way].append(busy[way].rate / busy["plain"].rate)
+        for way in others:
+            pair = ("plain", way) if at % 2 == 0 else (way, "plain")
+            busy = {one: await taken(one) for one in pair}
+            idle = {one: await load(ports[one], 1, 1, body) for one in pair}
+            failed += sum(busy[one][0].failed + idle[one].failed for one in pair)
+            for one in pair:
+                rates[one].append(busy[one][0].rate)
+            ratios[way].append(busy[way][0].rate / busy["plain"][0].rate)
+            costs[way].append(busy[way][1] - busy["plain"][1])
             added[way].append(idle[way].p50 - idle["plain"].p50)
-        progress(f"{what}, round {at + 1}: " + ", ".join(f"{way} {ratios[way][-1]:.2f}" for way in ways))
+        progress(f"{what}, round {at + 1}: " + ", ".join(f"{way} {ratios[way][-1]:.2f}" for way in others))
     middle = statistics.median
     report.table(
-        f"{what}: 16 connections, and one for the latency",
-        ("way", "requests/s", "of plain", "from", "to", "p50 ms", "added p50 ms"),
+        f"{what}: 16 connections, and one for the latency (plain: {middle(rates['plain']):,.0f} requests/s)",
+        ("way", "requests/s", "of plain", "from", "to", "added CPU us", "added p50 ms"),
         [
             [
                 way,
@@ -218,10 +229,10 @@ async def measure(
                 f"{middle(ratios[way]):.2f}",
                 f"{min(ratios[way]):.2f}",
                 f"{max(ratios[way]):.2f}",
-                f"{middle(quiet[way]):.3f}",
+                f"{middle(costs[way]):.1f}",
                 f"{middle(added[way]):.3f}",
             ]
-            for way in ways
+            for way in others
         ],
     )
     if body is None:
@@ -238,7 +249,7 @@ def main() -> int:
         print(f"missing: {', '.join(missing)} (Debian: apt-get install wrk nginx-light)", file=sys.stderr)
         return 2
     report = Report("plugins", machine())
-    asyncio.run(run(report, 3 if chosen.quick else 7, 1 if chosen.quick else 2))
+    asyncio.run(run(report, 4 if chosen.quick else 9, 1 if chosen.quick else 2))
     return report.close(chosen.json)
 
 

@@ -35,6 +35,7 @@ enum LogLevel { LOG_TRACE, LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 void CALL(log)(int level, Text message);
 bool CALL(log_enabled)(int level);
 bool CALL(is_validation_mode)(void);
+const void* CALL(get_most_specific_route_config)(void* filter); /* what per_route_config_new returned, or NULL */
 
 bool CALL(http_get_header)(void* filter, int kind, Text key, Text* value, size_t index, size_t* count);
 size_t CALL(http_get_headers_size)(void* filter, int kind);

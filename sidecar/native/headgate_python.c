@@ -46,6 +46,7 @@ typedef struct {
   PyObject* spoken; /* what `lane` points into */
   Lane* lane;
   int wants;
+  int users; /* the configuration itself, and requests that began with it: routes can go while requests are under way */
   uint64_t limit[2];
 } App;
 
@@ -1116,7 +1117,23 @@ static void free_calls(Call* call) {
 
 EXPORT const char* HOOK(program_init)(void) { return HEADGATE_ABI; }
 
-EXPORT const void* HOOK(http_filter_config_new)(void* config, Text name, Text text) {
+static void release(App* app) {
+  if (__atomic_sub_fetch(&app->users, 1, __ATOMIC_ACQ_REL) > 0) return;
+  enter();
+  Py_DECREF(app->application);
+  Py_DECREF(app->handler);
+  free_lane(app->lane);
+  Py_XDECREF(app->spoken);
+  leave();
+  free(app);
+}
+
+static App* retained(const void* app) {
+  __atomic_add_fetch(&((App*)app)->users, 1, __ATOMIC_RELAXED);
+  return (App*)app;
+}
+
+static App* make_app(Text name, Text text) {
   if (!start_python()) return NULL;
   App* app = calloc(1, sizeof(App));
   if (app == NULL) return NULL;
@@ -1138,6 +1155,7 @@ EXPORT const void* HOOK(http_filter_config_new)(void* config, Text name, Text te
     free(app);
     app = NULL;
   } else {
+    app->users = 1;
     app->application = application;
     app->spoken = PyObject_GetAttrString(application, "lane");
     if (app->spoken == NULL) PyErr_Clear();
@@ -1152,30 +1170,39 @@ EXPORT const void* HOOK(http_filter_config_new)(void* config, Text name, Text te
   return app;
 }
 
-EXPORT void HOOK(http_filter_config_destroy)(const void* config) {
-  App* app = (App*)config;
+static void close_app(App* app) {
   enter();
   PyObject* done = PyObject_CallMethod(app->application, "close", NULL);
   if (done == NULL) say_error("the plugins were not closed");
   Py_XDECREF(done);
-  Py_DECREF(app->application);
-  Py_DECREF(app->handler);
-  free_lane(app->lane);
-  Py_XDECREF(app->spoken);
   leave();
-  free(app);
+  release(app);
 }
+
+EXPORT const void* HOOK(http_filter_config_new)(void* config, Text name, Text text) { return make_app(name, text); }
+EXPORT void HOOK(http_filter_config_destroy)(const void* config) { close_app((App*)config); }
+
+/* A route's own plugins, instead of the filter's. */
+EXPORT const void* HOOK(http_filter_per_route_config_new)(Text name, Text text) { return make_app(name, text); }
+EXPORT void HOOK(http_filter_per_route_config_destroy)(const void* config) { close_app((App*)config); }
 
 EXPORT const void* HOOK(http_filter_new)(const void* config, void* envoy) {
   Filter* filter = calloc(1, sizeof(Filter));
   if (filter != NULL) {
-    filter->app = (App*)config;
+    filter->app = retained(config);
     filter->envoy = envoy;
   }
   return filter;
 }
 
-EXPORT int HOOK(http_filter_request_headers)(void* envoy, const void* filter, bool end) {
+EXPORT int HOOK(http_filter_request_headers)(void* envoy, const void* ptr, bool end) {
+  Filter* filter = (Filter*)ptr;
+  const void* own = CALL(get_most_specific_route_config)(envoy);
+  if (own != NULL && filter->stream == NULL) {
+    App* general = filter->app;
+    filter->app = retained(own);
+    release(general);
+  }
   return on_headers((Filter*)filter, REQUEST, end);
 }
 EXPORT int HOOK(http_filter_request_body)(void* envoy, const void* filter, bool end) {
@@ -1228,6 +1255,7 @@ EXPORT void HOOK(http_filter_destroy)(const void* ptr) {
     free(filter->reply);
   }
   if (filter->destroyed != NULL) *filter->destroyed = true;
+  release(filter->app);
   free(filter);
 }
 
@@ -1272,8 +1300,6 @@ EXPORT void HOOK(http_filter_http_callout_done)(void* envoy, const void* ptr, ui
 }
 
 /* Hooks that have to be there. */
-EXPORT const void* HOOK(http_filter_per_route_config_new)(Text name, Text config) { return NULL; }
-EXPORT void HOOK(http_filter_per_route_config_destroy)(const void* config) {}
 EXPORT int HOOK(http_filter_local_reply)(void* e, const void* f, uint32_t code, Text details, bool reset) { return 0; }
 EXPORT void HOOK(http_filter_downstream_above_write_buffer_high_watermark)(void* envoy, const void* filter) {}
 EXPORT void HOOK(http_filter_downstream_below_write_buffer_low_watermark)(void* envoy, const void* filter) {}

@@ -553,6 +553,34 @@ def test_a_new_configuration_from_the_control_plane_loses_no_request_and_keeps_s
     run(test)
 
 
+def test_a_route_can_have_plugins_of_its_own(envoy: Start, tmp_path: Path) -> None:
+    def word(text: str) -> dict[str, Any]:
+        return {"plugins": [{"plugin": f"{PLUGINS}:WordPlugin", "config": {"word": text}}]}
+
+    async def test() -> None:
+        async with envoy("HeaderPlugin") as upstream, AsyncExitStack() as stack:
+            port = int(upstream.echo.rpartition(":")[2])
+            config = bootstrap([http_filter(word("all"))], {"team/iris/v1": port, "team/iris/v2": port})
+            typed = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+            own = http_filter(word("own"))["typed_config"]
+            own["@type"] += "PerRoute"
+            own["per_route_config_name"] = own.pop("filter_name")
+            first = typed["route_config"]["virtual_hosts"][0]["routes"][0]
+            first["typed_per_filter_config"] = {"headgate.plugins": own}
+            process = EnvoyProcess(config, folder=tmp_path / "other", concurrency=2)
+            stack.push_async_callback(process.stop)
+            await process.start()
+            url = f"http://127.0.0.1:{await process.wait_listener('http')}/"
+            client = await stack.enter_async_context(aiohttp.ClientSession())
+            for version, told in (("v1", "all"), ("v2", "own")) * 20:
+                async with client.get(url, headers={"x-version": version}) as answer:
+                    assert (answer.status, answer.headers["x-told"]) == (200, told)
+            await process.stop()
+            assert process.returncode == 0, process.last_words()
+
+    run(test)
+
+
 def test_a_configuration_that_cannot_be_is_refused_in_words(envoy: Start, tmp_path: Path) -> None:
     async def test() -> None:
         with pytest.raises(EnvoyError):
