@@ -1,13 +1,17 @@
-"""`headgate sidecar`: figures per model version, from the Envoy beside it."""
+"""`headgate sidecar`: figures per model version, from the Envoy beside it or from a proxy of its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
+from headgate.commands import sidecar_proxy
 from headgate.commands.output import Failure, examples
 from headgate.commands.serve import host_and_port
+
+_ENVOY = "http://127.0.0.1:9901"
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,14 @@ class _Log:
 
 
 @click.command(
-    short_help="Tell what users of each version experience, beside an Envoy.",
+    short_help="Tell what users of each version experience, beside an Envoy or without one.",
     epilog=examples(
         "headgate sidecar --envoy http://127.0.0.1:9901",
         "headgate sidecar --envoy unix:/run/envoy/admin.sock --listen 0.0.0.0:18002",
+        "headgate sidecar --proxy http://127.0.0.1:8080 --model iris --version v1 --plugin greet.py",
     ),
 )
-@click.option(
-    "--envoy", metavar="URL", default="http://127.0.0.1:9901", show_default=True, help="Envoy's admin endpoint."
-)
+@click.option("--envoy", metavar="URL", default=_ENVOY, show_default=True, help="Envoy's admin endpoint.")
 @click.option(
     "--listen", metavar="HOST:PORT", default="127.0.0.1:18002", show_default=True, help="Metrics and figures."
 )
@@ -43,26 +46,56 @@ class _Log:
     show_default=True,
     help="Seconds until a version that Envoy no longer counts is forgotten.",
 )
+@click.option("--proxy", metavar="URL", help="No Envoy: be a reverse proxy in front of this model server.")
+@click.option("--proxy-config", type=click.Path(path_type=Path), help="YAML file of the proxy, see docs/plugins.md.")
+@click.option("--proxy-listen", metavar="HOST:PORT", help="Where its clients connect.  [default: 127.0.0.1:8080]")
+@click.option("--model", metavar="MODEL", help="With --proxy: whose requests these are, NAME or NAMESPACE/NAME.")
+@click.option("--version", metavar="NAME", help="With --proxy: the version that the model server is.")
+@click.option("--plugin", "plugins", metavar="PLUGIN", multiple=True, help="With --proxy: run this plugin. Repeatable.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How to log.")
-def sidecar(envoy: str, listen: str, interval: float, forget_after: float, log_format: str) -> None:
-    """Read Envoy's figures and tell them per model version: /metrics for Prometheus, /versions as JSON.
+def sidecar(
+    envoy: str,
+    listen: str,
+    interval: float,
+    forget_after: float,
+    proxy: str | None,
+    proxy_config: Path | None,
+    proxy_listen: str | None,
+    model: str | None,
+    version: str | None,
+    plugins: tuple[str, ...],
+    log_format: str,
+) -> None:
+    """Tell figures per model version: /metrics for Prometheus, /versions as JSON.
 
-    Envoy counts by itself; nothing here is on the path of a request. SIGTERM and SIGINT end it.
+    Beside an Envoy it reads what Envoy counts by itself; nothing here is on the path of a request. With --proxy it
+    passes the requests on itself, through plugins, and counts them. SIGTERM and SIGINT end it.
     """
-    from sidecar.metrics.admin import address
-
     host, port = host_and_port(listen, "--listen")
-    try:
-        where = address(envoy)
-    except ValueError as error:
-        raise click.UsageError(f"--envoy {error}") from None
+    asked = sidecar_proxy.Asked(proxy, proxy_config, proxy_listen, model, version, plugins)
+
+    from headgate import logs
+
+    if asked:
+        if click.get_current_context().get_parameter_source("envoy") is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError("--envoy reads an Envoy, --proxy does without one: give one of them")
+        config = sidecar_proxy.configuration(asked)
+        logs.set_up(_Log(format=log_format))
+        sidecar_proxy.run(config, host, port, interval)
+        return
+    if asked.stray is not None:
+        raise click.UsageError(f"{asked.stray} goes with --proxy or --proxy-config")
 
     import asyncio
     import logging
 
-    from headgate import logs
+    from sidecar.metrics.admin import address
     from sidecar.metrics.process import CannotListen, serve
 
+    try:
+        where = address(envoy)
+    except ValueError as error:
+        raise click.UsageError(f"--envoy {error}") from None
     logs.set_up(_Log(format=log_format))
     log = logging.getLogger("sidecar")
 

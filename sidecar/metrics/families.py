@@ -5,11 +5,12 @@ Written by hand, not with prometheus_client: the figures are Envoy's, and 100 ve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from sidecar import instruments
 from sidecar.metrics.stats import Key
 from sidecar.metrics.totals import Figures
 
@@ -70,8 +71,10 @@ def content_type(accept: str) -> str:
     return OPENMETRICS if "application/openmetrics-text" in accept else TEXT
 
 
-def page(figures: Mapping[Key, Figures], own: Own, kind: str = TEXT) -> str:
-    """Return the page that `kind`, a content type, calls for."""
+def page(
+    figures: Mapping[Key, Figures], own: Own | None, kind: str = TEXT, more: Iterable[instruments.Family] = ()
+) -> str:
+    """Return the page that `kind`, a content type, calls for. Without an Envoy there is no `own`."""
     openmetrics = kind == OPENMETRICS
     lines: list[str] = []
     keys = sorted(figures)
@@ -85,7 +88,20 @@ def page(figures: Mapping[Key, Figures], own: Own, kind: str = TEXT) -> str:
         _head(lines, family, openmetrics)
         for key in keys:
             lines.extend(samples(family.name, key, figures[key]))
-    for family, value in (
+    for family, value in _of_its_own(own) if own is not None else ():
+        if value is not None:
+            _head(lines, family, openmetrics)
+            lines.append(f"{family.name} {value}")
+    for each in more:
+        lines.extend(_instrument(each, openmetrics))
+    if openmetrics:
+        lines.append("# EOF")
+    lines.append("")
+    return "\n".join(lines)
+
+
+def _of_its_own(own: Own) -> tuple[tuple[Family, float | None], ...]:
+    return (
         (UP, int(own.up)),
         (READS, own.reads),
         (FAILURES, own.failures),
@@ -93,14 +109,20 @@ def page(figures: Mapping[Key, Figures], own: Own, kind: str = TEXT) -> str:
         (AGE, own.age),
         (SERIES, own.stats),
         (REFUSED, own.refused),
-    ):
-        if value is not None:
-            _head(lines, family, openmetrics)
-            lines.append(f"{family.name} {value}")
-    if openmetrics:
-        lines.append("# EOF")
-    lines.append("")
-    return "\n".join(lines)
+    )
+
+
+def _instrument(family: instruments.Family, openmetrics: bool) -> Iterator[str]:
+    """What plugins count."""
+    name = family.name + ("_total" if family.kind == "counter" and not openmetrics else "")
+    yield f"# HELP {name} {family.help.translate(_IN_HELP)}"
+    yield f"# TYPE {name} {family.kind}"
+    for sample in family.samples:
+        said = ",".join(f'{label}="{_escaped(value)}"' for label, value in sample.labels)
+        yield f"{family.name}{sample.suffix}{{{said}}} {sample.value!r}"
+
+
+_IN_HELP = str.maketrans({"\\": "\\\\", "\n": "\\n"})
 
 
 def _head(lines: list[str], family: Family, openmetrics: bool) -> None:

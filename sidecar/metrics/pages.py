@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from aiohttp import web
 
-from sidecar.metrics.families import content_type, page
-from sidecar.metrics.follow import Follower
+from sidecar.instruments import Family
+from sidecar.metrics.families import Own, content_type, page
+from sidecar.metrics.stats import Key
+from sidecar.metrics.totals import Figures
 from sidecar.metrics.windows import WINDOWS
 
 _PATHS = ("/metrics", "/versions", "/healthz", "/readyz")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def application(follower: Follower) -> web.Application:
-    """All pages over one follower."""
-    pages = _Pages(follower)
+class Known(Protocol):
+    """What the pages tell: follow.py's `Follower` beside an Envoy, counted.py's `Counted` without one."""
+
+    @property
+    def figures(self) -> Mapping[Key, Figures]: ...
+
+    @property
+    def own(self) -> Own | None: ...
+
+    @property
+    def age(self) -> float | None: ...
+
+    @property
+    def trouble(self) -> str | None: ...
+
+    @property
+    def unready(self) -> str | None: ...
+
+    def versions(self) -> list[dict[str, Any]]: ...
+
+
+def application(known: Known, more: Callable[[], tuple[Family, ...]] = tuple) -> web.Application:
+    """All pages over what is known. `more` is asked for further families at each scrape: those of plugins."""
+    pages = _Pages(known, more)
     app = web.Application(middlewares=[_errors_as_json])
     handlers = (pages.metrics, pages.versions, pages.healthz, pages.readyz)
     app.add_routes([web.get(path, handler) for path, handler in zip(_PATHS, handlers, strict=True)])
@@ -26,26 +49,26 @@ def application(follower: Follower) -> web.Application:
 
 
 class _Pages:
-    def __init__(self, follower: Follower) -> None:
-        self._follower = follower
+    def __init__(self, known: Known, more: Callable[[], tuple[Family, ...]]) -> None:
+        self._known, self._more = known, more
 
     async def metrics(self, request: web.Request) -> web.Response:
         kind = content_type(request.headers.get("Accept", ""))
-        body = page(self._follower.figures, self._follower.own, kind).encode()
+        body = page(self._known.figures, self._known.own, kind, self._more()).encode()
         return web.Response(body=body, headers={"Content-Type": kind})
 
     async def versions(self, request: web.Request) -> web.Response:
         """?model=NAMESPACE/NAME gives that one only."""
         wanted = request.query.get("model")
-        versions = self._follower.versions()
+        versions = self._known.versions()
         if wanted is not None:
             namespace, _, name = wanted.rpartition("/")
             versions = [one for one in versions if (one["namespace"], one["model"]) == (namespace, name)]
-        age = self._follower.age
+        age = self._known.age
         return _json(
             {
-                "ready": self._follower.unready is None,
-                "trouble": self._follower.trouble,
+                "ready": self._known.unready is None,
+                "trouble": self._known.trouble,
                 "age_seconds": None if age is None else round(age, 3),
                 "windows": WINDOWS,
                 "versions": versions,
@@ -56,7 +79,7 @@ class _Pages:
         return web.Response(text="ok\n")
 
     async def readyz(self, request: web.Request) -> web.Response:
-        unready = self._follower.unready
+        unready = self._known.unready
         if unready is not None:
             return web.Response(text=f"not ready: {unready}\n", status=503)
         return web.Response(text="ready\n")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
@@ -28,18 +29,11 @@ async def serve(
     started: Callable[[int], None] = lambda port: None,
 ) -> None:
     """Run until `stop` is set or a signal comes. `started` gets the port, which is free choice when 0 was asked for."""
-    stop = stop or _on_signals()
+    stop = stop or on_signals()
     async with Admin(envoy) as admin:
         follower = Follower(admin, interval=interval, grace=grace)
-        runner = web.AppRunner(application(follower), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            try:
-                await web.TCPSite(runner, host, port).start()
-            except OSError as error:
-                why = (error.strerror or str(error)).lower()
-                raise CannotListen(f"cannot listen on {host}:{port}: {why}") from None
-            started(runner.addresses[0][1])
+        async with serving(application(follower), host, port) as actual:
+            started(actual)
             following = asyncio.create_task(follower.run())
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -47,11 +41,26 @@ async def serve(
                 task.cancel()
             if following.done() and not following.cancelled():
                 following.result()  # a bug of ours: let it be seen
-        finally:
-            await runner.cleanup()
 
 
-def _on_signals() -> asyncio.Event:
+@asynccontextmanager
+async def serving(pages: web.Application, host: str, port: int) -> AsyncIterator[int]:
+    """Serve the pages as long as the block lasts; gives the port."""
+    runner = web.AppRunner(pages, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise CannotListen(f"cannot listen on {host}:{port}: {why}") from None
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def on_signals() -> asyncio.Event:
+    """Set when SIGTERM or ctrl-C comes."""
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

@@ -89,7 +89,7 @@ def read(body: bytes) -> Reading:
         reading = Reading()
         for entry in entries:
             if "value" in entry:
-                reading.counters[entry["name"]] = int(entry["value"])
+                reading.counters[_name(entry)] = int(entry["value"])
             else:
                 for histogram in entry["histograms"]:
                     _histogram(reading, histogram)
@@ -99,9 +99,16 @@ def read(body: bytes) -> Reading:
 
 
 def _histogram(reading: Reading, histogram: Mapping[str, Any]) -> None:
-    name, buckets = histogram["name"], histogram["buckets"]
+    name, buckets = _name(histogram), histogram["buckets"]
     reading.histograms[name] = tuple([int(bucket["cumulative"]) for bucket in buckets])
     reading.bounds[name] = _in_seconds(name.startswith(_OURS), tuple([bucket["upper_bound"] for bucket in buckets]))
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    name = entry["name"]
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} is no name")
+    return name
 
 
 @lru_cache(maxsize=64)
@@ -167,6 +174,11 @@ def _mirror(cluster: str) -> Key:
         return Key("", "", "", "mirror")
     namespace, model, version = map(_short, parts)
     return Key(namespace, model, version, "mirror")
+
+
+def outcome(code: str, grpc: str = "", flags: str = "") -> Outcome:
+    """What somebody else has seen, in words that Envoy's figures have, and no more of them than those."""
+    return Outcome(_code(code), _grpc(grpc), _flags(flags))
 
 
 def _code(text: str) -> str:
