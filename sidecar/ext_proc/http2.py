@@ -152,7 +152,9 @@ class Connection:
             0,
             struct.pack(">HIHIHI", 3, self.limits.streams, 4, window, 6, _BLOCK),
         )
-        self.write(WINDOW_UPDATE, 0, 0, (16 * window - _WINDOW).to_bytes(4, "big"))
+        self._room = max(16 * window, _WINDOW)  # of all streams together
+        if self._room > _WINDOW:
+            self.write(WINDOW_UPDATE, 0, 0, (self._room - _WINDOW).to_bytes(4, "big"))
 
     # What the socket's side calls
 
@@ -265,9 +267,9 @@ class Connection:
     def _data(self, flags: int, id: int, data: bytes) -> None:
         size = len(data)
         self._received += size
-        if self._received > 16 * self.limits.window:
+        if self._received > self._room:
             raise Broken(FLOW_CONTROL_ERROR, "more than the connection's window")
-        if self._received >= 4 * self.limits.window:
+        if self._received >= self._room // 4:
             self.write(WINDOW_UPDATE, 0, 0, self._received.to_bytes(4, "big"))
             self._received = 0
         if flags & PADDED:
