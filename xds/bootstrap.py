@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 XDS_CLUSTER = "headgate_xds"
+SIDECAR_CLUSTER = "headgate_sidecar"
+"""Where the sidecar takes what Envoy tells of single requests, if a gateway's streamRequests asks for that."""
 CLIENT_SECRET, SERVER_SECRET = "headgate_xds_client", "headgate_xds_server"
 TYPES = "type.googleapis.com/envoy"
 SECONDS = (
@@ -55,8 +57,16 @@ def bootstrap(
     admin_port: int = 9901,
     tls: UpstreamTls | None = None,
     sotw: bool = False,
+    sidecar: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Return the bootstrap. `node_cluster` is the gateway's name; `sotw` asks for state-of-the-world, not delta."""
+    """Return the bootstrap. `node_cluster` is the gateway's name; `sotw` asks for state-of-the-world, not delta.
+
+    `sidecar` is an IP address and a port that nobody connects to unless the gateway streams requests. Envoy takes no
+    listener that streams to a cluster which came later than its bootstrap.
+    """
+    clusters = [_xds_cluster(xds_address, xds_port, tls)]
+    if sidecar is not None:
+        clusters.append(_sidecar_cluster(*sidecar))
     return {
         "node": {"id": node_id, "cluster": node_cluster},
         "admin": {"address": _socket(admin_address, admin_port)},
@@ -78,7 +88,7 @@ def bootstrap(
                 "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
             }
         },
-        "static_resources": {"clusters": [_xds_cluster(xds_address, xds_port, tls)]},
+        "static_resources": {"clusters": clusters},
         # Counters of a cluster cost memory from its first request on, not before: most models are quiet.
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         # What the sidecar reads: histograms are up to date within a second, and what nobody counts any more is let go.
@@ -153,6 +163,22 @@ def _xds_cluster(address: str, port: int, tls: UpstreamTls | None) -> dict[str, 
             },
         }
     return cluster
+
+
+def _sidecar_cluster(address: str, port: int) -> dict[str, Any]:
+    """A sidecar that hangs takes nothing, while Envoy goes on writing: Linux cuts the connection off after 3 s."""
+    tcp, user_timeout = 6, 18
+    option = {"description": "TCP_USER_TIMEOUT", "level": tcp, "name": user_timeout, "int_value": 3_000}
+    return {
+        "name": SIDECAR_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "upstream_bind_config": {"socket_options": [{**option, "state": "STATE_PREBIND"}]},
+        "load_assignment": {
+            "cluster_name": SIDECAR_CLUSTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(address, port)}}]}],
+        },
+    }
 
 
 def _discovery(address: str) -> dict[str, Any]:

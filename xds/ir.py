@@ -188,6 +188,18 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """Each single request is told to the sidecar (see `xds.translate_stream`).
+
+    `client_header` tells clients apart, their addresses do without one. `labels` are names with the request header, or
+    with `metadata:` and the key of the plugins' metadata, that has the value.
+    """
+
+    client_header: str = ""
+    labels: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Gateway:
     """A group of Envoys with the same `node.cluster`. More models than `on_demand_above` make scopes on demand.
 
@@ -198,3 +210,4 @@ class Gateway:
     listeners: tuple[Listener, ...]
     on_demand_above: int = 2_000
     count_requests: bool = True
+    stream: Stream | None = None

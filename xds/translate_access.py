@@ -36,13 +36,13 @@ TAG = "by"
 MOST_COUNTERS, MOST_HISTOGRAMS = 20_000, 10_000
 """What one listener may keep: codes and gRPC statuses are the model servers' to choose. Unused ones are evicted."""
 
-_WHERE = (
+WHERE = (
     "%ROUTE_NAME%|%METADATA(VIRTUAL_HOST:headgate:counted)%|"  # PRIMARY@MODEL in one: each command costs
     f"%UPSTREAM_CLUSTER%|%RESP({ir.VERSION_HEADER})%"
 )
-_OUTCOME = "%RESPONSE_CODE%|%GRPC_STATUS_NUMBER%|%RESPONSE_FLAGS%|"
-_DURATION = "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"
-_FIRST_BYTE = "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:us)%"
+OUTCOME = "%RESPONSE_CODE%|%GRPC_STATUS_NUMBER%|%RESPONSE_FLAGS%|"
+DURATION = "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"
+FIRST_BYTE = "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:us)%"
 
 
 @lru_cache(maxsize=1)
@@ -50,22 +50,22 @@ def access_logs() -> tuple[AccessLog, ...]:
     """Return one logger for every request, and one for those that were answered: the others have no times."""
     requests = _config(
         counters=[
-            ConfigCounter(stat=_stat("requests", _OUTCOME + _WHERE), value_fixed=1),
-            ConfigCounter(stat=_stat("request_bytes", _WHERE), value_format="%BYTES_RECEIVED%"),
-            ConfigCounter(stat=_stat("response_bytes", _WHERE), value_format="%BYTES_SENT%"),
+            ConfigCounter(stat=_stat("requests", OUTCOME + WHERE), value_fixed=1),
+            ConfigCounter(stat=_stat("request_bytes", WHERE), value_format="%BYTES_RECEIVED%"),
+            ConfigCounter(stat=_stat("response_bytes", WHERE), value_format="%BYTES_SENT%"),
         ],
     )
     times = _config(
         counters=[
-            ConfigCounter(stat=_stat("duration_us", _WHERE), value_format=_DURATION),
-            ConfigCounter(stat=_stat("first_byte_us", _WHERE), value_format=_FIRST_BYTE),
+            ConfigCounter(stat=_stat("duration_us", WHERE), value_format=DURATION),
+            ConfigCounter(stat=_stat("first_byte_us", WHERE), value_format=FIRST_BYTE),
         ],
         histograms=[
             ConfigHistogram(
-                stat=_stat("duration", _WHERE), unit=ConfigHistogramUnit.Microseconds, value_format=_DURATION
+                stat=_stat("duration", WHERE), unit=ConfigHistogramUnit.Microseconds, value_format=DURATION
             ),
             ConfigHistogram(
-                stat=_stat("first_byte", _WHERE), unit=ConfigHistogramUnit.Microseconds, value_format=_FIRST_BYTE
+                stat=_stat("first_byte", WHERE), unit=ConfigHistogramUnit.Microseconds, value_format=FIRST_BYTE
             ),
         ],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.core.v3 import Address, SocketAddress, TransportSocket
 from envoy_data_plane.envoy.config.listener.v3 import ApiListener, Filter, FilterChain, Listener
 from envoy_data_plane.envoy.extensions.filters.http.on_demand.v3 import OnDemand
@@ -30,6 +31,7 @@ from xds.encode import embed, encode, field
 from xds.resources import Resource
 from xds.translate_access import access_logs
 from xds.translate_common import over_ads, pack, seconds, type_url
+from xds.translate_stream import stream_log
 
 STREAM_IDLE_TIMEOUT = 300.0
 
@@ -41,7 +43,7 @@ def listener(gateway: ir.Gateway, wanted: ir.Listener) -> Resource:
     """
     manager = HttpConnectionManager(
         stat_prefix=gateway.name,
-        access_log=list(access_logs()) if gateway.count_requests else [],
+        access_log=_access_logs(gateway),
         scoped_routes=scoped_routes(gateway.name),
         http_filters=[
             HttpFilter(name="envoy.filters.http.on_demand", typed_config=pack(OnDemand())),
@@ -60,6 +62,11 @@ def listener(gateway: ir.Gateway, wanted: ir.Listener) -> Resource:
         wanted.name,
         encode(Listener(name=wanted.name, address=Address(socket_address=socket), filter_chains=[chain])),
     )
+
+
+def _access_logs(gateway: ir.Gateway) -> list[AccessLog]:
+    counting = access_logs() if gateway.count_requests else ()
+    return [*counting, *(() if gateway.stream is None else (stream_log(gateway.stream),))]
 
 
 def scoped_routes(gateway: str) -> ScopedRoutes:
