@@ -1,0 +1,130 @@
+"""One entry of Envoy's in, what it says of a request out.
+
+An entry is a map with one key and one string (headgate's control plane asks for it). The key is the layout's number and
+the names of the labels; the string has, between control characters that no header can hold,
+
+    outcome and version (see sidecar.metrics.stats)  client  labels  metadata  and `REST`
+
+Entries come by the ten thousand: only the first four parts are looked at then, the rest when somebody wants to see it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from typing import Any
+
+from sidecar.metrics.stats import Key, Outcome, stat
+
+LAYOUT = "1"
+BETWEEN, WITHIN = "\x1f", "\x1e"
+NOTHING = "-"
+REST = (
+    *("time", "duration_us", "first_byte_us", "request_bytes", "response_bytes"),
+    *("method", "path", "id", "user_agent"),
+)
+MOST_LABELS = 8
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class Malformed(ValueError):
+    """What came is not what headgate's control plane has Envoy send."""
+
+
+@lru_cache(maxsize=64)
+def names(layout: str) -> tuple[str, ...]:
+    """The names of the labels, of an entry's key."""
+    number, *found = layout.split(" ")
+    if number != LAYOUT:
+        raise Malformed(f"layout {number[:20]!r} is not {LAYOUT!r}: sidecar and control plane differ in version")
+    if len(found) > MOST_LABELS or len(set(found)) != len(found) or not all(map(_NAME.fullmatch, found)):
+        raise Malformed("labels have bad names")
+    return tuple(found)
+
+
+def whose(by: str) -> tuple[Key, Outcome]:
+    """The version and the outcome, in the words of Envoy's counters."""
+    found = stat(f"headgate.requests.by.{by}")
+    if found is None or found.outcome is None:
+        raise Malformed("an entry does not say whose request it was")
+    return found.key, found.outcome
+
+
+def anonymous(client: str) -> int:
+    """A number that tells clients apart while this process lives, and from which nobody gets back to the client."""
+    return hash(client) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def labels(known: tuple[str, ...], said: str) -> dict[str, str]:
+    """Values by name; a request without one has an empty one."""
+    values = said.split(WITHIN) if known else []
+    if len(values) != len(known):
+        raise Malformed("an entry has more or fewer labels than it names")
+    return {name: "" if value == NOTHING else value for name, value in zip(known, values, strict=True)}
+
+
+def metadata(said: str) -> dict[str, Any]:
+    """What plugins have said of the request; Malformed if it is cut off or no object."""
+    if said == NOTHING:
+        return {}
+    try:
+        found = json.loads(said)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Malformed("metadata are no object, or longer than 2,000 bytes")
+    return found
+
+
+def document(layout: str, text: str) -> dict[str, Any]:
+    """All of an entry, for people and programs."""
+    known = names(layout)
+    by, client, said, extra, *rest = text.split(BETWEEN, 3 + len(REST))
+    if len(rest) != len(REST):
+        raise Malformed("an entry has parts too few")
+    key, outcome = whose(by)
+    told = dict(zip(REST, rest, strict=True))
+    try:
+        figures = metadata(extra)
+    except Malformed:
+        figures = {}
+    return {
+        "time": _number(told["time"]),
+        "namespace": key.namespace,
+        "model": key.model,
+        "version": key.version,
+        "route": key.route,
+        "code": outcome.code,
+        "grpc_status": outcome.grpc,
+        "flags": outcome.flags,
+        "error": outcome.failed,
+        "method": _text(told["method"]),
+        "path": _text(told["path"]),
+        "id": _text(told["id"]),
+        "user_agent": _text(told["user_agent"]),
+        "client": None if client in ("", NOTHING) else f"{anonymous(client):016x}",
+        "duration_seconds": _seconds(told["duration_us"]),
+        "time_to_first_byte_seconds": _seconds(told["first_byte_us"]),
+        "request_bytes": _number(told["request_bytes"]),
+        "response_bytes": _number(told["response_bytes"]),
+        "labels": labels(known, said),
+        "metadata": figures,
+    }
+
+
+def _text(value: str) -> str | None:
+    return None if value == NOTHING else value
+
+
+def _number(value: str) -> float | int | None:
+    """Digits only: a peer that is no Envoy may write nan."""
+    whole, _, rest = value.partition(".")
+    if len(value) > 20 or not whole.isdecimal() or (rest and not rest.isdecimal()):
+        return None
+    return float(value) if rest else int(whole)
+
+
+def _seconds(value: str) -> float | None:
+    number = _number(value)
+    return None if number is None else number / 1e6

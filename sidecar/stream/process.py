@@ -1,0 +1,62 @@
+"""The sidecar as a process that takes the stream, too: Envoy's figures, its requests, the pages that tell of both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sidecar.metrics.admin import Address, Admin
+from sidecar.metrics.follow import Follower
+from sidecar.metrics.pages import application
+from sidecar.metrics.process import CannotListen, on_signals, serving
+from sidecar.stream.figures import families
+from sidecar.stream.losses import Losses
+from sidecar.stream.pages import add_pages
+from sidecar.stream.receiver import Receiver
+from sidecar.stream.requests import KEPT, Requests
+
+Started = Callable[[int, int], None]
+"""Told the ports of the pages and of the stream, which are free choices where 0 was asked for."""
+
+
+async def serve(
+    envoy: Address,
+    pages_at: tuple[str, int],
+    stream_at: tuple[str, int],
+    *,
+    interval: float = 1.0,
+    grace: float = 300.0,
+    kept: int = KEPT,
+    stop: asyncio.Event | None = None,
+    started: Started = lambda pages, stream: None,
+) -> None:
+    """Run until `stop` is set or a signal comes."""
+    stop = stop or on_signals()
+    async with Admin(envoy) as admin:
+        follower = Follower(admin, interval=interval, grace=grace)
+        requests = Requests(kept)
+        receiver = Receiver(requests)
+        losses = Losses(admin, lambda: requests.entries + requests.refused.total() - requests.refused["metadata"])
+        pages = application(follower, lambda: families(receiver, losses))
+        add_pages(pages, requests)
+        server = await _listen(receiver, *stream_at)
+        try:
+            async with serving(pages, *pages_at) as port:
+                started(port, server.sockets[0].getsockname()[1])
+                tasks = [asyncio.create_task(each) for each in (follower.run(), losses.run(interval), stop.wait())]
+                done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in waiting:
+                    task.cancel()
+                for task in done:
+                    task.result()  # a bug of ours: let it be seen
+        finally:
+            server.close()
+            receiver.close()
+
+
+async def _listen(receiver: Receiver, host: str, port: int) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(receiver.connection, host, port)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise CannotListen(f"cannot listen on {host}:{port} for the stream: {why}") from None

@@ -1,0 +1,211 @@
+"""Entries in; counts, clients, figures and the last requests out. All of it is bounded, whatever clients send."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sidecar.instruments import SECONDS
+from sidecar.metrics.stats import Key
+from sidecar.stream.layout import BETWEEN, NOTHING, WITHIN, Malformed, labels, metadata, names, whose
+
+KEPT = 10_000
+WINDOW = 60.0
+MOST_GROUPS = 20_000
+MOST_VERSIONS = 2_000
+MOST_VALUES = 100
+MOST_CLIENTS = 100_000
+LONGEST = 8_192
+OTHER = "other"
+
+Pair = tuple[str, str]
+"""A layout and an entry of it."""
+Watcher = Callable[[list[Pair]], None]
+
+
+class Version(NamedTuple):
+    namespace: str
+    model: str
+    version: str
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts by bucket of `SECONDS`, the last one for what is above them all."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
+    total: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
+
+
+@dataclass(slots=True)
+class Llm:
+    """What plugins said of a version's answers."""
+
+    tokens: Counter[str] = field(default_factory=Counter)
+    first: Histogram = field(default_factory=Histogram)
+    between: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Requests that Envoy counts as one: of the same version, with the same outcome."""
+
+    names: tuple[str, ...]
+    key: Key
+    code: str
+    clients: set[int]
+    counts: dict[str, int] = field(default_factory=dict)
+    """By what was said of labels."""
+
+    @property
+    def version(self) -> Version:
+        return Version(self.key.namespace, self.key.model, self.key.version)
+
+
+class Requests:
+    """`take` entries as they come; everything else may be asked at any time. Not for several threads."""
+
+    def __init__(self, kept: int = KEPT, window: float = WINDOW, clock: Callable[[], float] = time.monotonic) -> None:
+        self._last: deque[Pair] = deque(maxlen=kept)
+        self._window, self._clock, self._ends = window, clock, clock() + window
+        self._groups: dict[str, dict[str, _Group]] = {}
+        self._clients: dict[Version, set[int]] = {}
+        self._values: dict[str, set[str]] = {}
+        self._room = MOST_GROUPS
+        self.clients: dict[Version, int] = {}
+        """How many different ones there were in the last whole window."""
+        self.llm: dict[Version, Llm] = {}
+        self.entries = 0
+        self.refused: Counter[str] = Counter()
+        """By why: `malformed`, `too-large`, `no-room`, `metadata`; of the last, the entry itself is taken."""
+        self.watchers: set[Watcher] = set()
+
+    def take(self, entries: Iterable[Any]) -> None:
+        """What one message holds: pairs of a time and a map with one key."""
+        self.turn()
+        taken: list[Pair] = []
+        for entry in entries:
+            try:
+                pair = entry[1].popitem()
+                layout, text = pair
+                by, client, said, rest = text.split(BETWEEN, 3)
+                groups = self._groups.get(layout)
+                group = None if groups is None else groups.get(by)
+                if group is None or len(text) > LONGEST:
+                    group = self._new_group(layout, by, len(text))
+                    if group is None:
+                        continue
+                counts = group.counts
+                if said in counts:
+                    counts[said] += 1
+                else:
+                    self._count_new(group, said)
+            except (Malformed, TypeError, ValueError, AttributeError, KeyError, IndexError):
+                self.refused["malformed"] += 1
+                continue
+            if client != NOTHING and len(group.clients) < MOST_CLIENTS:
+                group.clients.add(hash(client))
+            if rest.startswith("{"):
+                self._say(group.version, rest)
+            taken.append(pair)
+        self.entries += len(taken)
+        self._last.extend(taken)
+        for watcher in tuple(self.watchers):
+            watcher(taken)
+
+    def _new_group(self, layout: str, by: str, length: int) -> _Group | None:
+        """Off the beaten track: a version or an outcome for the first time, or too much text."""
+        if length > LONGEST:
+            self.refused["too-large"] += 1
+            return None
+        key, outcome = whose(by)
+        known = names(layout)
+        version = Version(key.namespace, key.model, key.version)
+        if not self._room or (version not in self._clients and len(self._clients) >= MOST_VERSIONS):
+            self.refused["no-room"] += 1
+            return None
+        self._room -= 1
+        group = _Group(known, key, outcome.code, self._clients.setdefault(version, set()))
+        self._groups.setdefault(layout, {})[by] = group
+        return group
+
+    def _count_new(self, group: _Group, said: str) -> None:
+        """Values beyond the hundredth of a label are told as one, so that no client can make up ever more of them."""
+        admitted = []
+        for name, value in labels(group.names, said).items():
+            values = self._values.setdefault(name, set())
+            if value not in values and len(values) >= MOST_VALUES:
+                value = OTHER
+            values.add(value)
+            admitted.append(value or NOTHING)
+        said = WITHIN.join(admitted)
+        if said not in group.counts:
+            if self._room:
+                self._room -= 1
+            else:
+                said = WITHIN.join([OTHER] * len(group.names))
+        group.counts[said] = group.counts.get(said, 0) + 1
+
+    def _say(self, version: Version, rest: str) -> None:
+        try:
+            said = metadata(rest.partition(BETWEEN)[0])
+        except Malformed:
+            self.refused["metadata"] += 1
+            return
+        tokens_in, tokens_out = _figure(said, "tokens_in"), _figure(said, "tokens_out")
+        first, between = _figure(said, "time_to_first_token"), _figure(said, "time_between_tokens")
+        if tokens_in is None and tokens_out is None and first is None and between is None:
+            return
+        llm = self.llm.get(version)
+        if llm is None:
+            llm = self.llm[version] = Llm()
+        llm.tokens["in"] += int(tokens_in or 0)
+        llm.tokens["out"] += int(tokens_out or 0)
+        if first is not None:
+            llm.first.observe(first)
+        if between is not None:
+            llm.between.observe(between)
+
+    def turn(self) -> None:
+        """Begin a new window when it is time to."""
+        now = self._clock()
+        if now < self._ends:
+            return
+        late = now >= self._ends + self._window
+        self._ends = now + self._window if late else self._ends + self._window
+        self.clients = {version: 0 if late else len(found) for version, found in self._clients.items()}
+        for found in self._clients.values():
+            found.clear()
+
+    def counts(self) -> dict[tuple[tuple[str, str], ...], int]:
+        """How many requests there were, by all labels."""
+        found: Counter[tuple[tuple[str, str], ...]] = Counter()
+        for group in (group for groups in self._groups.values() for group in groups.values()):
+            shared = (*group.key._asdict().items(), ("code", group.code))
+            for said, count in group.counts.items():
+                found[(*shared, *labels(group.names, said).items())] += count
+        return found
+
+    def last(self) -> Iterator[Pair]:
+        """The last entries, newest first."""
+        return reversed(self._last)
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+
+_NUMBERS = (int, float)
+
+
+def _figure(said: dict[str, Any], name: str) -> float | None:
+    """Plugins' own numbers, where they are such: below a day, or a billion tokens."""
+    value: Any = said.get(name)
+    return value if type(value) in _NUMBERS and 0 <= value < 1e9 else None
