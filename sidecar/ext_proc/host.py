@@ -57,39 +57,20 @@ def body_mode(pipeline: Pipeline, way: int) -> int:
 class Exchange(Host):
     """The handler of one stream, and the host of its chain."""
 
-    __slots__ = (
-        "_asked",
-        "_attributes",
-        "_began",
-        "_chain",
-        "_first",
-        "_flush",
-        "_metadata",
-        "_observing",
-        "_over",
-        "_pipeline",
-        "_settling",
-        "_stream",
-        "_timer",
-        "_tokens",
-        "_ways",
-        "application",
-    )
+    _chain: Chain | None = None
+    _metadata: dict[str, dict[str, Value]] | None = None
+    _timer: TimerHandle | None = None
+    _observing = False
+    _over = False  # nothing more is to be answered
+    _first = True
 
     def __init__(self, application: Application, stream: Stream, flush: Callable[[], None]) -> None:
         self.application = application
         self._pipeline = application.pipeline
         self._stream = stream
         self._flush = flush
-        self._chain: Chain | None = None
         self._ways = (_Way(application.modes[0]), _Way(application.modes[1]))
-        self._metadata: dict[str, dict[str, Value]] = {}
         self._attributes: list[Any] = []  # messages with attributes, and what was read of them
-        self._tokens: set[int] = set()
-        self._timer: TimerHandle | None = None
-        self._observing = False
-        self._over = False  # nothing more is to be answered
-        self._first = True
         self._began = time.time()
 
     # What the stream calls
@@ -141,14 +122,14 @@ class Exchange(Host):
         return self._began if name == "request_time" else None
 
     def set_metadata(self, namespace: str, key: str, value: Value) -> None:
+        if self._metadata is None:
+            self._metadata = {}
         self._metadata.setdefault(namespace, {})[key] = value
 
     def start_call(self, chain: Chain, token: int, request: HttpRequest) -> None:
         self.application.calls.start(token, request, self._called)
-        self._tokens.add(token)
 
     def cancel_call(self, token: int) -> None:
-        self._tokens.discard(token)
         self.application.calls.cancel(token)
 
     def wake(self, chain: Chain) -> None:
@@ -176,6 +157,14 @@ class Exchange(Host):
                 out = chain.request_headers(headers, what.end_of_stream)
             else:
                 out = chain.response_headers(headers, what.end_of_stream)
+            if out.headers is headers and not self._observing and not way.extra and self._metadata is None:
+                # Most end here, and most plugins have nothing else: no more is done than has to be.
+                way.headers, way.ended = headers, out.end
+                if out.data:
+                    way.data.append(out.data)
+                changes = headers.changes()
+                self._stream.send(wire.headers_or_body(question, changes, clear_route=at == REQUEST))
+                return
         else:
             if way.state != 1:
                 raise wire.Malformed("a body or trailers before the headers, or after the end")
@@ -311,7 +300,7 @@ class Exchange(Host):
         """What an answer tells besides."""
         extra = b""
         if self._metadata:
-            extra, self._metadata = wire.metadata(self._metadata), {}
+            extra, self._metadata = wire.metadata(self._metadata), None
         if way is not None and way.extra:
             extra += way.extra
         return extra
@@ -353,7 +342,6 @@ class Exchange(Host):
             self._collect(self._chain)
 
     def _called(self, token: int, response: HttpResponse) -> None:
-        self._tokens.discard(token)
         if self._chain is not None and not self._over:
             self._chain.answer(token, response)
             self._collect(self._chain)
@@ -395,40 +383,23 @@ class Exchange(Host):
 class _Way:
     """One direction: what Envoy has asked and what the chain has given."""
 
-    __slots__ = (
-        "body_first",
-        "data",
-        "ended",
-        "extra",
-        "headers",
-        "last",
-        "mode",
-        "owed",
-        "patience",
-        "seen",
-        "seen_trailers",
-        "state",
-        "trailers",
-        "unseen",
-        "whole",
-    )
+    state = 0  # 1: the headers have come, 2: the end
+    seen: _FromWire | None = None
+    seen_trailers: _FromWire | None = None
+    headers: HeaderList | None = None  # as the chain has let them go
+    last = b""  # the newest piece of the body, as it came
+    trailers: HeaderList | None = None
+    ended = False
+    unseen = False  # the body goes by unseen
+    whole = False  # the body has come whole, and trailers follow
+    extra = b""
+    body_first = False  # Envoy sends the body before the headers are answered
+    patience = 0.0
 
     def __init__(self, mode: int) -> None:
         self.mode = mode
-        self.state = 0  # 1: the headers have come, 2: the end
         self.owed: deque[int] = deque()
-        self.seen: _FromWire | None = None
-        self.seen_trailers: _FromWire | None = None
-        self.headers: HeaderList | None = None
         self.data: list[bytes] = []
-        self.last = b""  # the newest piece, as it came
-        self.trailers: HeaderList | None = None
-        self.ended = False
-        self.unseen = False  # the body goes by unseen
-        self.whole = False  # the body has come whole, and trailers follow
-        self.extra = b""
-        self.body_first = False  # Envoy sends the body before the headers are answered
-        self.patience = 0.0
 
     def take(self, out: Out) -> None:
         """Note what came out of the chain."""
