@@ -78,7 +78,7 @@ def test_with_tls_it_follows_renewed_certificates() -> None:
     wanted = secrets(tls("blue-headgate"), "blue-headgate")
     assert {f"{FOLDER}/{name}": yaml.safe_load(text) for name, text in config.items()} == wanted
 
-    (envoy,) = named(objects, "Deployment", "blue-headgate-gateway")["spec"]["template"]["spec"]["containers"]
+    envoy = named(objects, "Deployment", "blue-headgate-gateway")["spec"]["template"]["spec"]["containers"][0]
     mounts = {mount["name"]: mount["mountPath"] for mount in envoy["volumeMounts"]}
     assert (mounts["bootstrap"], mounts["xds-tls"]) == (FOLDER, CERTIFICATES)
     certificate = named(objects, "Certificate", "blue-headgate-xds-server")

@@ -20,7 +20,8 @@ from helm_python.errors import HelmError
 from headgate.config import Config, read
 
 OLDEST, NEWEST = "1.30", "1.37"
-NOT_BUILT_IN = {"Certificate", "Issuer", "ServiceMonitor"}
+MONITORS = {"ServiceMonitor", "PodMonitor"}
+NOT_BUILT_IN = {"Certificate", "Issuer", "PrometheusRule", *MONITORS}
 
 every_value_set = pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
 
@@ -88,6 +89,8 @@ def test_the_schema_knows_every_value() -> None:
         ({"tls": {"mode": "secret"}}, "is required with tls.mode secret"),
         ({"tls": {"checkNode": True}}, "tls.checkNode needs tls.mode"),
         ({"watchNamespace": "a"}, "watchNamespace needs scope namespaced"),
+        ({"gateway": {"sidecar": {"args": ["sidecar"]}}}, "args"),
+        ({"gateway": {"sidecar": {"port": 10000}}}, "listener http takes the sidecar's name or port"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is required"),
         ({"kubernetes": {"resourceTypes": {"ksvc": {"version": "v1"}}}}, "kubernetes.resourceTypes.ksvc.resource"),
     ],
@@ -162,7 +165,7 @@ def test_selectors_find_their_pods_and_nobody_elses(values: Object) -> None:
         if not selector:
             continue
         selector = selector.get("matchLabels", selector)
-        if one["kind"] == "ServiceMonitor":
+        if one["kind"] in MONITORS:
             continue
         found = [name for name, has in labels.items() if selector.items() <= has.items()]
         assert len(found) == 1, (key(one), found)

@@ -24,7 +24,8 @@ TYPES = "type.googleapis.com/envoy.extensions.filters"
 
 
 def envoy_container(values: Object) -> Object:
-    (found,) = named(render(values), "Deployment", "headgate-gateway")["spec"]["template"]["spec"]["containers"]
+    found = named(render(values), "Deployment", "headgate-gateway")["spec"]["template"]["spec"]["containers"][0]
+    assert found["name"] == "envoy"
     return dict(found)
 
 

@@ -22,6 +22,9 @@ OVERLAYS: dict[str, Object] = {
 }
 """The values that say the same to the chart."""
 
+MONITORING: Object = {name: {"enabled": True} for name in ("serviceMonitor", "podMonitor", "prometheusRule")}
+"""Of the component of that name."""
+
 HELMS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 HASHED = ("headgate.dev/config", "headgate.dev/bootstrap")
 CONFIGS = ("headgate", "headgate-gateway")
@@ -98,6 +101,10 @@ def files() -> Iterator[tuple[str, str]]:
     yield "overlays/cluster/rbac.yaml", chosen(default, is_rbac)
     yield "overlays/namespaced/rbac.yaml", chosen(namespaced, is_rbac)
     yield "overlays/ha/autoscaling.yaml", chosen(ha, lambda one: one["kind"] == "HorizontalPodAutoscaler")
+    yield (
+        "components/monitoring/monitoring.yaml",
+        chosen(chart(MONITORING), lambda one: one["apiVersion"].startswith("monitoring.coreos.com")),
+    )
     yield "components/mtls/certificates.yaml", chosen(mtls, lambda one: one["apiVersion"].startswith("cert-manager"))
 
 
@@ -207,3 +214,19 @@ def test_mtls_goes_with_high_availability(tmp_path: Path) -> None:
     assert spec["containers"][0]["image"] == "example.com/headgate:1"
     assert "xds-tls" in {volume["name"] for volume in spec["volumes"]}
     assert {one["metadata"].get("namespace") for one in objects if one["kind"] == "Certificate"} == {NAMESPACE}
+
+
+@needs_kubectl
+def test_monitoring_is_what_the_chart_renders_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    relative = os.path.relpath(KUSTOMIZE, folder)
+    (folder / "kustomization.yaml").write_text(
+        "namespace: headgate\n"
+        f"resources: [{relative}/overlays/cluster]\n"
+        f"components: [{relative}/components/monitoring]\n"
+    )
+    kinds = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+    built = {key(one): plain(one) for one in build(str(folder)) if one["kind"] in kinds}
+    assert built == {key(one): one for one in chart(MONITORING) if one["kind"] in kinds}
+    assert {kind for kind, *_ in built} == kinds

@@ -7,7 +7,7 @@ from typing import Any
 from charts import Object, key
 from kubedouble.fixture import Cluster, Refused
 
-NOT_SERVED = {"Certificate", "Issuer", "ServiceMonitor", "HorizontalPodAutoscaler"}
+NOT_SERVED = {"Certificate", "Issuer", "ServiceMonitor", "PodMonitor", "PrometheusRule", "HorizontalPodAutoscaler"}
 """Of other projects, or not in the double; the chart's tests validate the last by its schema."""
 
 _TRIAL = "?fieldManager=test&force=true&dryRun=All&fieldValidation=Strict"

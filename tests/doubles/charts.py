@@ -30,6 +30,7 @@ VALUES: dict[str, Object] = {
             "replicas": 3,
             "autoscaling": {"enabled": True},
             "service": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"},
+            "sidecar": {"enabled": False},
         },
     },
     "everything": {
@@ -60,6 +61,9 @@ VALUES: dict[str, Object] = {
         "tls": {"mode": "secret", "checkNode": True, "secret": {"server": "server-tls", "client": "client-tls"}},
         "networkPolicy": {"xdsFrom": [{"podSelector": {"matchLabels": {"app": "edge"}}}]},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboards": {"enabled": True},
         "gateway": {
             "name": "edge",
             "image": {"digest": "sha256:" + "1" * 64},
@@ -77,9 +81,10 @@ VALUES: dict[str, Object] = {
             "podAnnotations": {"example.com/a": "b"},
             "podLabels": {"example.com/team": "edge"},
             "sidecar": {
-                "enabled": True,
+                "image": {"repository": "example.com/sidecar", "tag": "2", "pullPolicy": "Always"},
+                "port": 19002,
+                "interval": 0.5,
                 "env": [{"name": "TZ", "value": "UTC"}],
-                "ports": [{"name": "metrics", "containerPort": 9902}],
             },
         },
     },

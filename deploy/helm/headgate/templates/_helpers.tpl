@@ -79,6 +79,18 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 {{- end -}}
 
+{{- define "headgate.sidecarImage" -}}
+{{- $own := .Values.gateway.sidecar.image -}}
+{{- $repository := default .Values.image.repository $own.repository -}}
+{{- $digest := $own.digest -}}
+{{- if not (or $own.digest $own.repository $own.tag) -}}{{- $digest = .Values.image.digest -}}{{- end -}}
+{{- if $digest -}}
+{{ printf "%s@%s" $repository $digest }}
+{{- else -}}
+{{ printf "%s:%s" $repository (coalesce $own.tag .Values.image.tag .Chart.AppVersion) }}
+{{- end -}}
+{{- end -}}
+
 {{- define "headgate.containerSecurityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -166,6 +178,13 @@ is overridden by each Envoy's --service-node.
 {{- end -}}
 {{- if and .Values.watchNamespace (ne .Values.scope "namespaced") -}}
 {{- fail "watchNamespace needs scope namespaced; with scope cluster all namespaces are watched" -}}
+{{- end -}}
+{{- if and .Values.gateway.enabled .Values.gateway.sidecar.enabled -}}
+{{- range .Values.gateway.listeners -}}
+{{- if or (eq .name "sidecar") (eq (int .port) (int $.Values.gateway.sidecar.port)) -}}
+{{- fail (printf "listener %s takes the sidecar's name or port: change it, or gateway.sidecar.port" .name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.gateway.drain (gt (int .Values.gateway.drain.seconds) 3600) -}}
 {{- fail "gateway.drain.seconds is more than an hour" -}}
