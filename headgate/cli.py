@@ -31,6 +31,7 @@ from headgate.commands.resume import resume
 from headgate.commands.serve import serve
 from headgate.commands.sidecar import sidecar
 from headgate.commands.status import status
+from headgate.commands.tail import tail
 from headgate.commands.template import template
 from headgate.commands.translate import translate
 from headgate.commands.validate import validate
@@ -107,7 +108,7 @@ def cli() -> None:
 
 _GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Run": (serve, envoy, sidecar, bootstrap, demo),
-    "Look": (status, describe, history, who),
+    "Look": (status, describe, history, who, tail),
     "Change a rollout in a cluster": (weights, promote, abort, pause, resume, finalizers),
     "Manifests": (validate, plan, translate, template),
     "Plugins": (plugin,),

@@ -5,6 +5,7 @@ Every key is optional. Paths are relative to the file that names them. docs/conf
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,12 +30,16 @@ from router.problem import Problem
 from router.rules import Broken
 from router.schema import Part
 from router.state_file import NAME
-from router.values import Duration, Label, PositiveDuration, Text, duration_text, fault, is_ip, shown
+from router.values import Duration, HeaderName, Label, PositiveDuration, Text, duration_text, fault, is_ip, shown
 from router.words import in_our_words
 from xds import ir
 
 DEFAULT_GATEWAY = "default"
 _ANY_ADDRESS = ("0.0.0.0", "::")
+MOST_LABELS = 8
+_LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_SOURCE = re.compile(r"metadata:[A-Za-z0-9_.-]{1,40}|[A-Za-z0-9-]{1,64}")
+_TAKEN_LABELS = ("namespace", "model", "version", "route", "shadow", "code", "le", "job", "instance")
 
 
 def _path(value: Any, info: ValidationInfo) -> Path:
@@ -143,6 +148,35 @@ class Listener(Part):
     tls: Tls | None = None
 
 
+def _labels(sources: dict[str, str]) -> dict[str, str]:
+    if len(sources) > MOST_LABELS:
+        raise fault(f"has {len(sources)} labels", f"use at most {MOST_LABELS}: each of them multiplies the series")
+    for name, source in sources.items():
+        if not _LABEL.fullmatch(name) or name in _TAKEN_LABELS:
+            raise fault(
+                f"label {shown(name)} is taken, or no name of a label",
+                f"use small letters, digits and _, and none of {', '.join(_TAKEN_LABELS)}",
+            )
+        if not _SOURCE.fullmatch(source):
+            raise fault(
+                f"label {name!r} has the source {shown(source)}",
+                "write the name of a request header, or metadata: and the key that a plugin sets",
+            )
+    return sources
+
+
+class StreamRequests(Part):
+    """What Envoys tell the sidecar of each single request, if they do."""
+
+    enabled: Annotated[bool, Strict()] = False
+    client_header: HeaderName | None = None
+    labels: Annotated[dict[str, Text], AfterValidator(_labels)] = Field(default_factory=dict)
+
+    @property
+    def as_ir(self) -> ir.Stream | None:
+        return ir.Stream(self.client_header or "", tuple(sorted(self.labels.items()))) if self.enabled else None
+
+
 class Gateway(Part):
     """A group of Envoys: those whose `node.cluster` is `name`."""
 
@@ -150,10 +184,15 @@ class Gateway(Part):
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)] = (Listener(),)
     on_demand_above: Annotated[int, Strict(), Field(ge=0)] = 2_000
     count_requests: Annotated[bool, Strict()] = True
+    stream_requests: StreamRequests = StreamRequests()
 
     def as_ir(self) -> ir.Gateway:
         return ir.Gateway(
-            self.name, tuple(map(self._listener, self.listeners)), self.on_demand_above, self.count_requests
+            self.name,
+            tuple(map(self._listener, self.listeners)),
+            self.on_demand_above,
+            self.count_requests,
+            stream=self.stream_requests.as_ir,
         )
 
     def _listener(self, listener: Listener) -> ir.Listener:

@@ -20,6 +20,9 @@ _OPTIONS = (
     ),
     click.option("--admin-address", default="127.0.0.1", show_default=True, help="Address of Envoy's admin page."),
     click.option("--admin-port", type=click.IntRange(0, 65535), default=9901, show_default=True, help="Its port."),
+    click.option(
+        "--sidecar", metavar="IP:PORT", help="Where headgate sidecar takes requests; needed for streamRequests."
+    ),
     click.option("--sotw", is_flag=True, help="State-of-the-world xDS instead of delta."),
     click.option("--tls-ca", metavar="FILE", help="CA of the control plane's certificate; turns TLS on."),
     click.option("--tls-certificate", metavar="FILE", help="Certificate that this Envoy shows."),
@@ -44,6 +47,7 @@ def made(
     xds: str,
     admin_address: str,
     admin_port: int,
+    sidecar: str | None,
     sotw: bool,
     tls_ca: str | None,
     tls_certificate: str | None,
@@ -73,7 +77,19 @@ def made(
         admin_port=admin_port,
         tls=tls,
         sotw=sotw,
+        sidecar=None if sidecar is None else _ip_and_port(sidecar),
     )
+
+
+def _ip_and_port(text: str) -> tuple[str, int]:
+    from ipaddress import ip_address
+
+    address, port = host_and_port(text, "--sidecar")
+    try:
+        ip_address(address)
+    except ValueError:
+        raise click.UsageError(f"--sidecar {text!r} names no IP address: write for example 127.0.0.1:18003") from None
+    return address, port
 
 
 @click.command(

@@ -25,6 +25,7 @@ class _Log:
     epilog=examples(
         "headgate sidecar --envoy http://127.0.0.1:9901",
         "headgate sidecar --envoy unix:/run/envoy/admin.sock --listen 0.0.0.0:18002",
+        "headgate sidecar --stream 127.0.0.1:18003",
         "headgate sidecar --proxy http://127.0.0.1:8080 --model iris --version v1 --plugin greet.py",
     ),
 )
@@ -46,6 +47,14 @@ class _Log:
     show_default=True,
     help="Seconds until a version that Envoy no longer counts is forgotten.",
 )
+@click.option("--stream", metavar="HOST:PORT", help="Take Envoy's stream of single requests here; see streamRequests.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1, 1_000_000),
+    default=10_000,
+    show_default=True,
+    help="With --stream: how many of the last requests /requests shows.",
+)
 @click.option("--proxy", metavar="URL", help="No Envoy: be a reverse proxy in front of this model server.")
 @click.option("--proxy-config", type=click.Path(path_type=Path), help="YAML file of the proxy, see docs/plugins.md.")
 @click.option("--proxy-listen", metavar="HOST:PORT", help="Where its clients connect.  [default: 127.0.0.1:8080]")
@@ -58,6 +67,8 @@ def sidecar(
     listen: str,
     interval: float,
     forget_after: float,
+    stream: str | None,
+    keep: int,
     proxy: str | None,
     proxy_config: Path | None,
     proxy_listen: str | None,
@@ -79,6 +90,8 @@ def sidecar(
     if asked:
         if click.get_current_context().get_parameter_source("envoy") is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError("--envoy reads an Envoy, --proxy does without one: give one of them")
+        if stream is not None:
+            raise click.UsageError("--stream takes what an Envoy tells, --proxy does without one: give one of them")
         config = sidecar_proxy.configuration(asked)
         logs.set_up(_Log(format=log_format))
         sidecar_proxy.run(config, host, port, interval)
@@ -92,6 +105,7 @@ def sidecar(
     from sidecar.metrics.admin import address
     from sidecar.metrics.process import CannotListen, serve
 
+    stream_at = None if stream is None else host_and_port(stream, "--stream")
     try:
         where = address(envoy)
     except ValueError as error:
@@ -99,10 +113,21 @@ def sidecar(
     logs.set_up(_Log(format=log_format))
     log = logging.getLogger("sidecar")
 
-    def started(actual: int) -> None:
+    def started(actual: int, streaming: int | None = None) -> None:
+        if stream_at is not None:
+            log.info("requests of %s on %s:%d", where, stream_at[0], streaming)
         log.info("figures of %s on %s:%d", where, host, actual)
 
     try:
-        asyncio.run(serve(where, host, port, interval=interval, grace=forget_after, started=started))
+        if stream_at is None:
+            asyncio.run(serve(where, host, port, interval=interval, grace=forget_after, started=started))
+        else:
+            from sidecar.stream import process
+
+            at = (host, port)
+            asyncio.run(
+                process.serve(where, at, stream_at, interval=interval, grace=forget_after, kept=keep, started=started)
+            )
     except CannotListen as error:
-        raise Failure(str(error), "give another port with --listen") from None
+        option = "--listen" if stream_at is None else "--listen or --stream"
+        raise Failure(str(error), f"give another port with {option}") from None
