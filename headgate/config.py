@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -69,6 +70,18 @@ def _needed(address: str) -> str:
     if not address:
         raise fault("is empty", "write 0.0.0.0 for all addresses, 127.0.0.1 for this machine only")
     return address
+
+
+def _origin(url: str) -> str:
+    hint = "write http://HOST:PORT, where headgate sidecar listens"
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme == "http" and parts.hostname and parts.port and parts.netloc.count("@") == 0
+    except ValueError:
+        raise fault(f"{shown(url)} is no URL", hint) from None
+    if not right or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise fault(f"{shown(url)} is no sidecar's URL", hint)
+    return f"http://{parts.netloc}"
 
 
 def _lease_duration(seconds: float) -> float:
@@ -247,6 +260,12 @@ class Probes(Part):
     concurrency: Annotated[int, Strict(), Field(ge=1, le=10_000)] = 256
 
 
+class Telemetry(Part):
+    """The sidecars that are asked every second what users get."""
+
+    sidecars: Annotated[tuple[Annotated[Text, AfterValidator(_origin)], ...], Field(max_length=1_000)] = ()
+
+
 class Log(Part):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
@@ -263,6 +282,7 @@ class Config(Part):
     gateways: Annotated[tuple[Gateway, ...], Field(min_length=1)] = (Gateway(),)
     probes: Probes = Probes()
     kubernetes: Kubernetes = Kubernetes()
+    telemetry: Telemetry = Telemetry()
     log: Log = Log()
 
     @model_validator(mode="wrap")

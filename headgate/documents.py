@@ -66,8 +66,13 @@ class Lag:
         return found
 
 
-def model_document(model: ModelStatus, health: Mapping[tuple[str, Endpoint], Health], lag: Lag) -> Document:
-    """All that is known of one model."""
+def model_document(
+    model: ModelStatus,
+    health: Mapping[tuple[str, Endpoint], Health],
+    lag: Lag,
+    live: Mapping[str, Document] | None = None,
+) -> Document:
+    """All that is known of one model; `live` is what users get of each version, where somebody tells."""
     rollout, spec = model.rollout, model.rollout.spec
     behind, total = lag.lagging(spec.gateway, rollout.key), lag.total(spec.gateway)
     return {
@@ -82,7 +87,9 @@ def model_document(model: ModelStatus, health: Mapping[tuple[str, Endpoint], Hea
         "where": model.where,
         "generation": model.generation,
         "updatedAt": timestamp(model.updated_at),
-        "versions": [_version(model, version, health) for version in model.versions],
+        "versions": [
+            {**_version(model, version, health), "live": (live or {}).get(version.name)} for version in model.versions
+        ],
         "envoys": _applied(behind, total),
         "rejection": rejection_document(lag.rejection(spec.gateway, rollout.key)),
         "problems": [problem_document(problem) for problem in dict.fromkeys(model.problems)],

@@ -127,6 +127,7 @@ class _Pages:
             "problems": self._status.problems(),
             "gateways": self._status.gateways(),
             "envoys": self._status.envoys(),
+            "sidecars": self._status.sidecars(),
         }
         head = json.dumps(rest)[:-1] + ',"models":'
         return await _stream(request, head, self._status.models(), "}\n")

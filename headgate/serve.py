@@ -35,6 +35,7 @@ from headgate.http import HttpServer
 from headgate.replica import LocalReplica, identity
 from headgate.sink import Sink
 from headgate.status import Status
+from headgate.telemetry import Telemetry
 from router.engine import Engine
 from router.hints import counted
 from router.kube.client import connect
@@ -88,7 +89,8 @@ class ControlPlane:
             on_progress=self._progress,
             metrics=XdsMetrics(self.registry),
         )
-        self.status = Status(self.store, self.engine, self.sink, self.fleet)
+        self._telemetry = Telemetry(config.telemetry.sidecars)
+        self.status = Status(self.store, self.engine, self.sink, self.fleet, self._telemetry)
         self.replica = LocalReplica(identity(), self.engine, self.sink, self.fleet, self._server.loads)
         self._http = HttpServer(
             self.status,
@@ -195,6 +197,8 @@ class ControlPlane:
         certificates.load()
         parts += (self.engine.run(loaded), self.sink.run(), certificates.run())
         parts.append(Prober(self.store, concurrency=config.probes.concurrency).run())
+        if config.telemetry.sidecars:
+            parts.append(self._telemetry.run())
         if self._state is not None:
             parts.append(self._state.run(self.store))
         for part in parts:

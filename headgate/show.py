@@ -27,6 +27,7 @@ def status(document: Document, now: datetime) -> RenderableType:
         if gateway["rejection"] is not None:
             parts.append(_rejected(f"gateway {gateway['gateway']}", gateway["rejection"]))
     parts += notes(models, document["problems"])
+    parts += _silent(document.get("sidecars", []))
     parts.append(Text(f"{_count(models, 'model')}, {_count(envoys, 'Envoy')} connected, {_sums(models)}".rstrip(", ")))
     return Group(*parts)
 
@@ -59,17 +60,22 @@ def plan(document: Document) -> RenderableType:
 
 
 def models_table(models: Iterable[Document], now: datetime) -> Table:
-    """A row per version; what belongs to the model stands in its first row."""
+    """A row per version; what belongs to the model stands in its first row. Figures only where somebody told some."""
+    models = list(models)
+    counted = any(version.get("live") for one in models for version in one["versions"])
+    figures = ("RPS", "ERRORS", "P99", "AGE") if counted else ()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("MODEL", "STATE", "ENVOYS", "VERSION", "WEIGHT", "MIRROR", "MATCH", "READY", "FOR", "REASON"):
+    traffic = ("WEIGHT", "MIRROR", "MATCH", *figures)
+    for name in ("MODEL", "STATE", "ENVOYS", "VERSION", *traffic, "READY", "FOR", "REASON"):
         # On a narrow terminal the reason gives way, not the names.
-        table.add_column(name, justify="right" if name in ("WEIGHT", "MIRROR") else "left", no_wrap=name != "REASON")
+        right = name in ("WEIGHT", "MIRROR", *figures)
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "REASON")
     for one in models:
         state = Text(one["state"], style=_STATES.get(one["state"], ""))
         applied = f"{one['envoys']['applied']}/{one['envoys']['total']}"
         head: tuple[RenderableType, ...] = (one["model"], state, applied)
         for version in one["versions"]:
-            table.add_row(*head, *_version(version, now))
+            table.add_row(*head, *_version(version, now, counted))
             head = ("", "", "")
         if not one["versions"]:
             table.add_row(*head)
@@ -124,7 +130,23 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _version(version: Document, now: datetime) -> tuple[RenderableType, ...]:
+def _silent(sidecars: Iterable[Document]) -> Iterator[Text]:
+    for one in sidecars:
+        if one["trouble"] is not None:
+            since = "no figures yet" if one["age"] is None else f"its figures are {one['age']:.0f} s old"
+            yield Text.assemble(("warning: ", "yellow"), f"sidecar {one['url']}: {one['trouble']}; {since}")
+
+
+def live(figures: Document | None) -> tuple[RenderableType, ...]:
+    """Requests a second, errors, p99, and how old that is."""
+    if figures is None:
+        return ("-", "-", "-", "-")
+    errors = Text(f"{figures['errorPercent']:.2g} %", style="red" if figures["errors"] else "")
+    p99 = "-" if figures["p99"] is None else f"{figures['p99'] * 1000:.3g} ms"
+    return (f"{figures['rps']:.1f}", errors, p99, f"{figures['age']:.1f}s")
+
+
+def _version(version: Document, now: datetime, counted: bool = False) -> tuple[RenderableType, ...]:
     endpoints = version["endpoints"]
     ready = Text("yes" if version["ready"] else "no", style="green" if version["ready"] else "red")
     if endpoints is not None and endpoints["total"] > 1:
@@ -134,6 +156,7 @@ def _version(version: Document, now: datetime) -> tuple[RenderableType, ...]:
         share(version["weight"]),
         share(version["mirror"] or 0),
         "yes" if version["match"] else "-",
+        *(live(version.get("live")) if counted else ()),
         ready,
         age(version["since"], now),
         version["reason"],

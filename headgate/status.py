@@ -21,6 +21,7 @@ from headgate.documents import (
     state_of,
 )
 from headgate.sink import Sink
+from headgate.telemetry import Telemetry
 from router.engine import Engine, ModelStatus
 from router.store import Store
 from xds.fleet import Fleet
@@ -32,8 +33,11 @@ SLICE = 20
 class Status:
     """The read side of a control plane."""
 
-    def __init__(self, store: Store, engine: Engine, sink: Sink, fleet: Fleet) -> None:
+    def __init__(
+        self, store: Store, engine: Engine, sink: Sink, fleet: Fleet, telemetry: Telemetry | None = None
+    ) -> None:
         self._store, self._engine, self._sink, self._fleet = store, engine, sink, fleet
+        self._telemetry = telemetry or Telemetry()
 
     def names(self) -> tuple[str, ...]:
         """Every model that there is."""
@@ -62,6 +66,10 @@ class Status:
     def envoys(self) -> list[Document]:
         """All connected clients."""
         return [envoy_document(envoy) for envoy in self._fleet.envoys()]
+
+    def sidecars(self) -> list[Document]:
+        """Those that tell what users get, and what is wrong with them."""
+        return self._telemetry.sidecars()
 
     def problems(self) -> list[Document]:
         """Everything that somebody should mend, each once."""
@@ -96,4 +104,6 @@ class Status:
         return Lag(self._fleet.envoys(), self._sink.caches)
 
     def _document(self, one: ModelStatus, lag: Lag) -> Document:
-        return model_document(one, self._store.health(one.rollout.key), lag)
+        key = one.rollout.key
+        live = self._telemetry.versions(key, [version.name for version in one.versions])
+        return model_document(one, self._store.health(key), lag, live)

@@ -65,8 +65,8 @@ class Counted:
     def figures(self) -> Mapping[Key, Figures]:
         return {key: sums.figures() for key, sums in self._sums.items()}
 
-    def versions(self) -> list[dict[str, Any]]:
-        return self._windows.versions()
+    def versions(self, window: str | None = None) -> list[dict[str, Any]]:
+        return self._windows.versions(window)
 
     @property
     def own(self) -> None:

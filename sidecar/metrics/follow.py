@@ -86,8 +86,8 @@ class Follower:
     def figures(self) -> Mapping[Key, Figures]:
         return self._windows.latest
 
-    def versions(self) -> list[dict[str, Any]]:
-        return self._windows.versions()
+    def versions(self, window: str | None = None) -> list[dict[str, Any]]:
+        return self._windows.versions(window)
 
     @property
     def age(self) -> float | None:

@@ -36,7 +36,7 @@ class Known(Protocol):
     @property
     def unready(self) -> str | None: ...
 
-    def versions(self) -> list[dict[str, Any]]: ...
+    def versions(self, window: str | None = None) -> list[dict[str, Any]]: ...
 
 
 def application(known: Known, more: Callable[[], tuple[Family, ...]] = tuple) -> web.Application:
@@ -58,9 +58,11 @@ class _Pages:
         return web.Response(body=body, headers={"Content-Type": kind})
 
     async def versions(self, request: web.Request) -> web.Response:
-        """?model=NAMESPACE/NAME gives that one only."""
-        wanted = request.query.get("model")
-        versions = self._known.versions()
+        """?model=NAMESPACE/NAME gives that one only, ?window=10s only that window."""
+        wanted, window = request.query.get("model"), request.query.get("window")
+        if window is not None and window not in WINDOWS:
+            return _json({"error": f"no window {window!r}", "hint": f"there are {', '.join(WINDOWS)}"}, 400)
+        versions = self._known.versions(window)
         if wanted is not None:
             namespace, _, name = wanted.rpartition("/")
             versions = [one for one in versions if (one["namespace"], one["model"]) == (namespace, name)]

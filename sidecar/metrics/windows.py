@@ -65,9 +65,10 @@ class Windows:
         then = next((each for each in reversed(self._kept) if now.at - each.at >= seconds - 0.5), self._kept[0])
         return now.at - then.at, {key: _added(found, then.figures.get(key)) for key, found in now.figures.items()}
 
-    def versions(self) -> list[dict[str, Any]]:
-        """As JSON: every key's totals since the sidecar began, and its windows."""
-        windows = {name: self.over(seconds) for name, seconds in WINDOWS.items()}
+    def versions(self, window: str | None = None) -> list[dict[str, Any]]:
+        """As JSON: every key's totals since the sidecar began, and its windows, or the one that is asked for."""
+        asked = WINDOWS if window is None else {window: WINDOWS[window]}
+        windows = {name: self.over(seconds) for name, seconds in asked.items()}
         return [
             {
                 **key._asdict(),

@@ -76,7 +76,7 @@ def test_status_has_everything(ask, plane) -> None:
     plane.put("iris")
     plane.put("wine")
     document = ask("/status").json
-    assert set(document) == {"version", "ready", "problems", "gateways", "envoys", "models"}
+    assert set(document) == {"version", "ready", "problems", "gateways", "envoys", "sidecars", "models"}
     assert [one["model"] for one in document["models"]] == ["default/iris", "default/wine"]
     assert document["models"][0] == plane.status.model("default/iris")
 

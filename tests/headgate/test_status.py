@@ -105,6 +105,7 @@ def test_versions_tell_readiness_weight_and_endpoints(plane) -> None:
         "mirror": None,
         "match": False,
         "endpoints": {"ready": 1, "total": 1},
+        "live": None,
     }
     assert (candidate["ready"], candidate["weight"], candidate["endpoints"]) == (False, 0.0, {"ready": 0, "total": 1})
     assert candidate["reason"] == "waiting for first probe"

@@ -138,6 +138,16 @@ def test_one_model_can_be_asked_for(model, found):
     assert len(json.loads(asked(envoy, f"/versions?model={model}", follower)[1])["versions"]) == found
 
 
+def test_one_window_can_be_asked_for():
+    envoy = Envoy()
+    follower = Follower(envoy, clock=envoy.clock)
+    asyncio.run(follower.read_once())
+    (version,) = json.loads(asked(envoy, "/versions?window=1m", follower)[1])["versions"]
+    assert list(version["windows"]) == ["1m"]
+    status, text = asked(envoy, "/versions?window=2m", follower)
+    assert (status, json.loads(text)["hint"]) == (400, "there are 10s, 1m, 5m")
+
+
 def test_an_unknown_page_names_those_that_there_are():
     envoy = Envoy()
     status, text = asked(envoy, "/stats", Follower(envoy))
