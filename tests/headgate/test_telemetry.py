@@ -84,23 +84,26 @@ def play(scenario: Callable[[], Awaitable[None]]) -> None:
 
 def test_figures_of_several_sidecars_are_added_up() -> None:
     async def scenario() -> None:
-        async with sidecar(told(entry(errors=2))) as one, sidecar(told(entry(rps=1.5, p99=0.2), age=1.0)) as other:
-            async with reading(one.url, other.url) as found:
-                await until(lambda: all(each["trouble"] is None for each in found.sidecars()))
-                live = found.versions(IRIS, ["v1", "v2"])
-                assert list(live) == ["v1"]
-                age = live["v1"].pop("age")
-                assert 1.0 <= age < 20
-                assert live["v1"] == {
-                    "rps": 4.0,
-                    "requests": 20,
-                    "errors": 2,
-                    "errorPercent": 10.0,
-                    "p50": 0.01,
-                    "p99": 0.2,
-                    "sidecars": 2,
-                }
-                assert found.versions("default/wine", ["v1"]) == {}
+        async with (
+            sidecar(told(entry(errors=2))) as one,
+            sidecar(told(entry(rps=1.5, p99=0.2), age=1.0)) as other,
+            reading(one.url, other.url) as found,
+        ):
+            await until(lambda: all(each["trouble"] is None for each in found.sidecars()))
+            live = found.versions(IRIS, ["v1", "v2"])
+            assert list(live) == ["v1"]
+            age = live["v1"].pop("age")
+            assert 1.0 <= age < 20
+            assert live["v1"] == {
+                "rps": 4.0,
+                "requests": 20,
+                "errors": 2,
+                "errorPercent": 10.0,
+                "p50": 0.01,
+                "p99": 0.2,
+                "sidecars": 2,
+            }
+            assert found.versions("default/wine", ["v1"]) == {}
 
     play(scenario)
 
