@@ -31,11 +31,25 @@ from router.problem import Problem
 from router.rules import Broken
 from router.schema import Part
 from router.state_file import NAME
-from router.values import Duration, HeaderName, Label, PositiveDuration, Text, duration_text, fault, is_ip, shown
+from router.values import (
+    Duration,
+    HeaderName,
+    Label,
+    PositiveDuration,
+    Settings,
+    StringMap,
+    Text,
+    duration_text,
+    fault,
+    is_ip,
+    shown,
+)
 from router.words import in_our_words
 from xds import ir
 
 DEFAULT_GATEWAY = "default"
+PLUGIN_SOCKET = "unix:/run/headgate/plugins.sock"
+PLUGIN_TIMEOUT = 0.2
 _ANY_ADDRESS = ("0.0.0.0", "::")
 MOST_LABELS = 8
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -48,6 +62,24 @@ def _path(value: Any, info: ValidationInfo) -> Path:
         raise fault(f"must be a path, not {shown(value)}", "relative paths start at the folder of this file")
     base: Path = (info.context or {}).get("base", Path())
     return base / Path(value).expanduser()
+
+
+def _absolute(folder: str) -> str:
+    if not folder.startswith("/"):
+        raise fault(f"{shown(folder)} does not start with '/'", "it is a folder where Envoy runs: give the whole path")
+    return folder
+
+
+def _plugin_address(address: str) -> str:
+    path = address.removeprefix("unix:")
+    if path != address:
+        if not path.startswith("/") or len(path.encode()) > 100:
+            raise fault(f"{shown(address)} is no unix socket", "write unix:/PATH, with a path of at most 100 bytes")
+        return address
+    host, _, port = address.rpartition(":")
+    if not is_ip(host.strip("[]")) or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise fault(f"{shown(address)} is no address", "write unix:/PATH, or IP:PORT")
+    return address
 
 
 def _readable(path: Path) -> Path:
@@ -161,6 +193,47 @@ class Listener(Part):
     tls: Tls | None = None
 
 
+class Plugin(Part):
+    """One plugin of a gateway. `models`: those that ask for it, all but those that opt out, or always all."""
+
+    name: Label
+    plugin: Annotated[Text, Field(min_length=1)] | None = None
+    models: ir.PluginModels = ir.PluginModels.ASKING
+    config: Settings = "{}"
+    on_failure: Literal["open", "closed"] | None = None
+    budget: PositiveDuration | None = None
+
+    @property
+    def as_ir(self) -> ir.Plugin:
+        return ir.Plugin(
+            self.name, self.plugin or "", self.config, self.on_failure or "", self.budget or 0.0, self.models
+        )
+
+
+class Plugins(Part):
+    """Python on the path of a gateway's requests: inside its Envoys, or beside them."""
+
+    host: ir.PluginHost = ir.PluginHost.EMBEDDED
+    chain: Annotated[tuple[Plugin, ...], Field(min_length=1, max_length=16)]
+    folder: Annotated[Text, AfterValidator(_absolute)] | None = None
+    reload: Annotated[bool, Strict()] | None = None
+    calls: StringMap | None = None
+    address: Annotated[Text, AfterValidator(_plugin_address)] | None = None
+    timeout: PositiveDuration | None = None
+
+    @property
+    def as_ir(self) -> ir.Plugins:
+        return ir.Plugins(
+            host=self.host,
+            chain=tuple(one.as_ir for one in self.chain),
+            folder=self.folder or "",
+            reload=bool(self.reload),
+            calls=self.calls or (),
+            address=self.address or PLUGIN_SOCKET,
+            timeout=self.timeout or PLUGIN_TIMEOUT,
+        )
+
+
 def _labels(sources: dict[str, str]) -> dict[str, str]:
     if len(sources) > MOST_LABELS:
         raise fault(f"has {len(sources)} labels", f"use at most {MOST_LABELS}: each of them multiplies the series")
@@ -198,6 +271,7 @@ class Gateway(Part):
     on_demand_above: Annotated[int, Strict(), Field(ge=0)] = 2_000
     count_requests: Annotated[bool, Strict()] = True
     stream_requests: StreamRequests = StreamRequests()
+    plugins: Plugins | None = None
 
     def as_ir(self) -> ir.Gateway:
         return ir.Gateway(
@@ -205,6 +279,7 @@ class Gateway(Part):
             tuple(map(self._listener, self.listeners)),
             self.on_demand_above,
             self.count_requests,
+            self.plugins.as_ir if self.plugins is not None else None,
             stream=self.stream_requests.as_ir,
         )
 
@@ -340,12 +415,44 @@ def _clashes(raw: Any) -> Iterator[Broken]:
         if isinstance(name, str) and names.setdefault(name, index) != index:
             yield Broken((*at, "name"), f"gateway {name!r} is already gateways[{names[name]}]", "give it another name")
         yield from _listener_clashes(gateway, at)
+        yield from _odd_plugins(_field(gateway, "plugins", None), (*at, "plugins"))
 
 
 def _odd_resource_types(raw: Any) -> Iterator[Broken]:
     section = _field(raw, "kubernetes", None)
     for problem in resource_types(_field(section, "resourceTypes", None))[1] if isinstance(section, dict) else ():
         yield Broken(("kubernetes", *problem.field.split(".")), problem.what, problem.hint)
+
+
+_FOR_HOST = {
+    ir.PluginHost.EMBEDDED.value: ("folder", "reload", "calls"),
+    ir.PluginHost.EXT_PROC.value: ("address", "timeout"),
+}
+
+
+def _odd_plugins(plugins: Any, at: tuple[int | str, ...]) -> Iterator[Broken]:
+    """Names used twice, and what belongs to the other host: a server beside Envoy loads its plugins itself."""
+    host = str(_field(plugins, "host", ir.PluginHost.EMBEDDED.value))
+    if plugins is None or host not in _FOR_HOST:
+        return
+    for other, fields in _FOR_HOST.items():
+        for name in fields if other != host else ():
+            if _field(plugins, name, None) is not None:
+                yield Broken((*at, name), f"goes with host: {other}, not with {host}", "leave it out")
+    names: dict[str, int] = {}
+    for index, plugin in enumerate(_items(plugins, "chain")):
+        here = (*at, "chain", index)
+        name = _field(plugin, "name", None)
+        if isinstance(name, str) and names.setdefault(name, index) != index:
+            yield Broken((*here, "name"), f"plugin {name!r} is already chain[{names[name]}]", "give it another name")
+        if host == ir.PluginHost.EMBEDDED:
+            if _field(plugin, "plugin", None) is None:
+                yield Broken((*here, "plugin"), "is missing", "write module:Class, or a file")
+            continue
+        for field in ("plugin", "budget"):
+            if _field(plugin, field, None) is not None:
+                what = f"goes with host: {ir.PluginHost.EMBEDDED}, not with {host}"
+                yield Broken((*here, field), what, "give it to headgate plugin serve")
 
 
 def _listener_clashes(gateway: Any, at: tuple[int | str, ...]) -> Iterator[Broken]:

@@ -151,6 +151,7 @@ def plan_document(rollout: ModelRollout, planned: Planned) -> Document:
         "hosts": list(plan.hosts) if plan is not None else [],
         "strategy": rollout.spec.strategy.value,
         "sticky": rollout.spec.sticky.header if rollout.spec.sticky else None,
+        "plugins": list(planned.plugins),
         "routes": [_route(route) for route in plan.routes] if plan is not None else [],
         "why": list(planned.why),
     }

@@ -45,7 +45,8 @@ def plan(document: Document) -> RenderableType:
     """A model's routes in order, and why they are so."""
     sticky = f", sticky by {document['sticky']}" if document["sticky"] else ""
     hosts = ", ".join(document["hosts"]) or "no host"
-    head = f" on {document['gateway']} ({hosts}; strategy {document['strategy']}{sticky})"
+    plugins = f"; plugins {', '.join(document['plugins'])}" if document["plugins"] else ""
+    head = f" on {document['gateway']} ({hosts}; strategy {document['strategy']}{sticky}{plugins})"
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("  ROUTE", "REQUESTS", "GO TO", "COPIED TO"):
         table.add_column(name)

@@ -20,6 +20,7 @@ NAME = f"modelrollouts.{GROUP}"
 _KEPT = (
     "description", "type", "default", "enum", "minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength",
     "pattern", "minItems", "maxItems", "maxProperties", "required", "properties", "items", "additionalProperties",
+    "x-kubernetes-preserve-unknown-fields",
 )  # fmt: skip
 
 _COMPARISONS = ("exact", "prefix", "suffix", "contains", "regex", "present")
@@ -48,6 +49,12 @@ _RULES: dict[type[BaseModel], tuple[tuple[str, str], ...]] = {
     schema.Version: (
         ("has(self.backend) || has(self.resources)", "give a backend, resources or both"),
         ("has(self.backend) || !has(self.readiness)", "readiness probes the backend: give one"),
+    ),
+    schema.Plugin: (
+        (
+            "!has(self.enabled) || self.enabled || (!has(self.config) && !(has(self.required) && self.required))",
+            "config and required go with a plugin that runs",
+        ),
     ),
     schema.Rewrite: (("has(self.host) || has(self.path)", "give host, path or both"),),
     schema.Spec: (
@@ -136,7 +143,7 @@ def _structural(node: dict[str, Any], defs: dict[str, Any], title: str, field: s
         out["items"] = _structural(out["items"], defs, "", "")
         if field in _SETS:
             out["x-kubernetes-list-type"] = "set"
-        if field == "versions":
+        if field in ("versions", "plugins"):
             out |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     if "properties" in out:
         out["properties"] = {name: _structural(one, defs, "", name) for name, one in out["properties"].items()}

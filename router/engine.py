@@ -20,6 +20,7 @@ from router.hosts import Claims
 from router.manifests import Located
 from router.observe import observe
 from router.plan import Planned, VersionPlan, plan
+from router.plugins import chosen
 from router.problem import Problem
 from router.schema import ModelRollout
 from router.step import RolloutState, step
@@ -237,12 +238,16 @@ class Engine:
                 model, located, Problem(located.where, "spec.gateway", f"gateway {gateway!r} is not known", hint)
             )
             return
+        plugins = chosen(rollout, self._gateways[gateway], located.where)
+        if plugins.missing is not None:
+            self._keep(model, located, plugins.missing)
+            return
         observed = observe(rollout, self._store.health(model), self._store.sites(model))
         remembered = self._states.get(model) or RolloutState()
         state = step(rollout, observed, remembered, now)
         self._claim(model)
         shown = held(rollout, state.held) if state.held else rollout
-        planned = plan(shown, observed, state, self._claims.held(model), where=located.where)
+        planned = plan(shown, observed, state, self._claims.held(model), where=located.where, plugins=plugins)
         if state.held:
             planned = replace(planned, why=(PAUSED, *planned.why))
         generation = before.generation if before else 0

@@ -20,7 +20,7 @@ from router.schema import ModelRollout
 from router.sources.folder import load_once
 from router.step import RolloutState
 from router.store import Store
-from xds.ir import Gateway, ModelPlan
+from xds.ir import Gateway, ModelPlan, Plugin, PluginHost, Plugins
 
 ASSUMED_READY = Health(True, "assumed ready")
 ASSUMED_UNREADY = Health(False, "assumed not ready")
@@ -65,7 +65,7 @@ def load(
     located = {key: one for key in keys if (one := store.get(key)) is not None}
     if gateways is None:
         names = {one.rollout.spec.gateway for one in located.values()}
-        gateways = {name: Gateway(name, ()) for name in names}
+        gateways = {name: Gateway(name, (), plugins=_named(located, name)) for name in names}
     engine = Engine(store, sink, gateways=gateways, states=Forgetful(states or {}), clock=lambda: 0.0, logger=_SILENT)
     for key, one in located.items():
         for version, endpoint in wanted(one.rollout):
@@ -86,6 +86,13 @@ def _in_order(engine: Engine, keys: tuple[str, ...]) -> list[tuple[str, ModelSta
 def _assumed(rollout: ModelRollout, version: str, ready: Readiness) -> Health:
     good = ready if isinstance(ready, bool) else version not in ready.get(rollout.key, ())
     return ASSUMED_READY if good else ASSUMED_UNREADY
+
+
+def _named(located: Mapping[str, Located], gateway: str) -> Plugins | None:
+    """As if the gateway had whatever plugins its models name."""
+    rollouts = [one.rollout for one in located.values() if one.rollout.spec.gateway == gateway]
+    names = dict.fromkeys(plugin.name for rollout in rollouts for plugin in rollout.spec.plugins)
+    return Plugins(PluginHost.EMBEDDED, tuple(map(Plugin, names))) if names else None
 
 
 def _unknown(ready: Readiness, located: Mapping[str, Located]) -> list[Problem]:

@@ -13,6 +13,7 @@ from typing import Literal
 from router import schema
 from router.cautions import cautions
 from router.observe import Observed
+from router.plugins import Chosen
 from router.policy import Wish, mirrors, wishes
 from router.problem import Problem
 from router.schema import ModelRollout, Rewrite, Version
@@ -40,6 +41,7 @@ from xds.ir import (
 SHADOW, GRPC_SHADOW = "~shadow", "~shadow-grpc"
 GRPC = Match(headers=(HeaderMatch("content-type", StringMatch.PREFIX, "application/grpc"),))
 DEFAULT_CONNECT_TIMEOUT = 1.0
+NO_PLUGINS = Chosen()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +63,26 @@ class VersionPlan:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """`plan` is None only when the rollout holds none of its hosts: then nothing of it shall be served."""
+    """`plan` is None only when the rollout holds none of its hosts: then nothing of it shall be served.
+
+    `plugins` are those that run for it, in their order.
+    """
 
     plan: ModelPlan | None
     versions: tuple[VersionPlan, ...]
     why: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
+    plugins: tuple[str, ...] = ()
 
 
 def plan(
-    rollout: ModelRollout, observed: Observed, state: RolloutState, hosts: tuple[str, ...], *, where: str = ""
+    rollout: ModelRollout,
+    observed: Observed,
+    state: RolloutState,
+    hosts: tuple[str, ...],
+    *,
+    where: str = "",
+    plugins: Chosen = NO_PLUGINS,
 ) -> Planned:
     """Plan the traffic of one model on the `hosts` that it holds.
 
@@ -81,7 +93,7 @@ def plan(
     arms = {wish.name: _Arm(rollout, wish.version, sites[wish.name]) for wish in wanted}
     points = share({wish.name: wish.weight for wish in wanted}, ready, rollout.primary.name)
     versions = tuple(_version_plan(wish, observed, points) for wish in wanted)
-    why = tuple(sentences(wanted, observed, points, rollout))
+    why = (*sentences(wanted, observed, points, rollout), *plugins.why)
     traffic = None
     if not hosts:
         why = ("not served: other rollouts hold its hosts", *why)
@@ -96,8 +108,10 @@ def plan(
             ),
             backends=tuple(dict.fromkeys(_backends(rollout, wanted, observed, arms))),
             primary=rollout.primary.name,
+            plugins=plugins.plugins,
         )
-    return Planned(traffic, versions, why, tuple(cautions(rollout, wanted, where or rollout.key)))
+    problems = (*cautions(rollout, wanted, where or rollout.key), *plugins.problems)
+    return Planned(traffic, versions, why, problems, plugins.running)
 
 
 def _version_plan(wish: Wish, observed: Observed, points: dict[str, int]) -> VersionPlan:

@@ -68,6 +68,11 @@ tried. Answers carry the name of their version in the response header `app-versi
 push users of its neighbour along. Promote a candidate (make it `spec.primary`) when it has all the weight: then nobody
 moves.
 
+`plugins` names [plugins](plugins.md) of the gateway. Those that run for all models need not be named, except to give
+them settings or to switch them off; for one that the gateway runs `always`, a model can do neither. When the gateway
+has no plugin of that name, the model is served without it and has a problem; with `required: true` its traffic stays
+as it was instead.
+
 ## Fields
 
 | field | type | default | meaning |
@@ -113,7 +118,8 @@ def _kind(node: dict[str, Any]) -> str:
         inner = node["items"]
         return "list of " + ("mappings" if "properties" in inner else _kind(inner))
     if kind == "object":
-        return "mapping" if "properties" in node else "mapping of text to text"
+        free = "x-kubernetes-preserve-unknown-fields" in node
+        return "mapping" if free or "properties" in node else "mapping of text to text"
     if kind in ("integer", "number"):
         word = "whole number" if kind == "integer" else "number"
         above = "more than " if node.get("exclusiveMinimum") else ""

@@ -49,6 +49,7 @@ def broken_rules(raw: Any) -> list[Broken]:
     found += _names(spec, [(index, version.get("name")) for index, version in versions])
     for index, version in versions:
         found += _version(version, ("spec", "versions", index))
+    found += _plugins([(index, one) for index, one in enumerate(_items(spec, "plugins")) if isinstance(one, dict)])
     return found
 
 
@@ -114,6 +115,19 @@ def _version(version: dict[str, Any], at: Loc) -> Iterator[Broken]:
     for index, match in enumerate(_items(version, "match")):
         if isinstance(match, dict):
             yield from _match(match, (*at, "match", index))
+
+
+def _plugins(plugins: list[tuple[int, dict[str, Any]]]) -> Iterator[Broken]:
+    seen: dict[str, int] = {}
+    for index, plugin in plugins:
+        at, name = ("spec", "plugins", index), plugin.get("name")
+        if isinstance(name, str) and seen.setdefault(name, index) != index:
+            what = f"plugin {name!r} is already spec.plugins[{seen[name]}]"
+            yield Broken((*at, "name"), what, "keep one of them")
+        if plugin.get("enabled") is False:
+            for field in ("config", "required"):
+                if plugin.get(field):
+                    yield Broken((*at, field), "goes with a plugin that runs", "leave it out, or enabled: false")
 
 
 def _server(backend: dict[str, Any], at: Loc) -> Iterator[Broken]:

@@ -27,6 +27,7 @@ from router.values import (
     PositiveDuration,
     Regex,
     ResourceText,
+    Settings,
     StringMap,
     Text,
     is_ip,
@@ -337,6 +338,27 @@ class Timeouts(Part):
     )
 
 
+class Plugin(Part):
+    """One plugin of the gateway, for this model."""
+
+    name: Label = Field(description="Name of a plugin of the gateway.")
+    enabled: Annotated[bool, Strict()] = Field(
+        default=True, description="Whether it runs for this model. Say false to do without one that runs for all."
+    )
+    config: Settings = Field(
+        default="{}",
+        description="Settings for this model, in place of those of the same names that the gateway gives.",
+        json_schema_extra={"default": None},
+    )
+    required: Annotated[bool, Strict()] = Field(
+        default=False,
+        description=(
+            "What to do when the gateway has no such plugin. false: serve the model without it, and report a problem. "
+            "true: leave the model's traffic as it was; a new model is not served."
+        ),
+    )
+
+
 class Spec(Part):
     """What is wanted."""
 
@@ -365,6 +387,11 @@ class Spec(Part):
         description="The versions; the first is the primary unless spec.primary says otherwise.",
     )
     sticky: Sticky | None = Field(default=None, description="Keep every user on one version.")
+    plugins: tuple[Plugin, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Plugins of the gateway to run, or not to run, for this model. They run in the gateway's order.",
+    )
     timeouts: Timeouts = Field(default=Timeouts(), description="How long to wait.")
     paused: Annotated[bool, Strict()] = Field(
         default=False,

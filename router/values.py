@@ -7,6 +7,7 @@ as a JSON schema for the CRD. Patterns are written so that Python, RE2 (Kubernet
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -36,6 +37,7 @@ MAX_HEADER_NAME = 128
 MAX_TEXT = 4096
 MAX_REGEX = 1024
 MAX_PATH = 2048
+MAX_SETTINGS = 4096
 
 _is_label = re.compile(LABEL_PATTERN + r"\Z").match
 _is_host = re.compile(HOST_PATTERN + r"\Z").match
@@ -263,6 +265,21 @@ def _strings(value: object) -> Headers:
     return tuple(sorted(value.items()))
 
 
+def settings_text(value: object) -> str:
+    """A JSON object as text: equal settings are equal texts."""
+    if not isinstance(value, Mapping):
+        raise fault(f"must be a mapping, not {shown(value)}", "write name: value")
+    try:
+        text = json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise fault(f"cannot be written as JSON: {error}", "use text, numbers, lists and mappings") from None
+    if len(text) > MAX_SETTINGS:
+        raise fault(
+            f"{len(text):,} characters of settings are too many", f"use at most {MAX_SETTINGS:,}, written as JSON"
+        )
+    return text
+
+
 def _text(value: str) -> str:
     if len(value) > MAX_TEXT:
         raise fault(f"text of {len(value)} characters is too long", f"use at most {MAX_TEXT}")
@@ -381,6 +398,12 @@ HeaderMap = Annotated[
     BeforeValidator(_headers),
     PlainSerializer(dict, return_type=dict[str, str]),
     WithJsonSchema({**_MAP_SCHEMA, "maxProperties": 32}),
+]
+Settings = Annotated[
+    str,
+    BeforeValidator(settings_text),
+    PlainSerializer(json.loads, return_type=dict[str, Any]),
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
 ]
 StringMap = Annotated[
     tuple[tuple[str, str], ...],

@@ -6,7 +6,7 @@ Names are Envoy's. Weights are basis points; durations are seconds; percentages 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 WEIGHT_TOTAL = 10_000
@@ -147,12 +147,64 @@ class Route:
             )
 
 
+class PluginHost(StrEnum):
+    """Where plugins run: inside Envoy, or in a process beside it that Envoy asks."""
+
+    EMBEDDED = "embedded"
+    EXT_PROC = "ext-proc"
+
+
+class PluginModels(StrEnum):
+    """For which models of the gateway a plugin runs: those that ask; all but those that opt out; all."""
+
+    ASKING = "asking"
+    ALL = "all"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """`source` is its module:Class or file, where the host has to be told; `config` a JSON object.
+
+    `on_failure` is "open", "closed", or empty for the plugin's own policy; `budget` in seconds, 0 for its own.
+    """
+
+    name: str
+    source: str = ""
+    config: str = "{}"
+    on_failure: str = ""
+    budget: float = 0.0
+    models: PluginModels = PluginModels.ASKING
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """What a gateway's Envoys can run, in the order in which requests pass; or, of that, what runs for one model.
+
+    `folder`, `reload` and `calls` (pairs of origin and cluster) are for EMBEDDED, `address` and `timeout` for EXT_PROC.
+    """
+
+    host: PluginHost
+    chain: tuple[Plugin, ...]
+    folder: str = ""
+    reload: bool = False
+    calls: Headers = ()
+    address: str = ""
+    timeout: float = 0.2
+
+    @property
+    def silent(self) -> Plugins:
+        """What runs where nobody says anything."""
+        return replace(self, chain=tuple(one for one in self.chain if one.models is not PluginModels.ASKING))
+
+
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
     """All of one model's traffic. `name` is "namespace/name"; routes are tried in order; the last one matches all.
 
     Without hosts and routes it lingers: its backends are kept for the requests that are under way there.
     `primary` is the version that answers by default, for those who count requests by the role of their version.
+    `plugins` is what runs for it, None when that is what its gateway runs for everybody.
     """
 
     name: str
@@ -161,6 +213,7 @@ class ModelPlan:
     routes: tuple[Route, ...]
     backends: tuple[Backend, ...]
     primary: str = ""
+    plugins: Plugins | None = None
 
     def __post_init__(self) -> None:
         if self.hosts and not self.routes:
@@ -210,4 +263,5 @@ class Gateway:
     listeners: tuple[Listener, ...]
     on_demand_above: int = 2_000
     count_requests: bool = True
+    plugins: Plugins | None = None
     stream: Stream | None = None

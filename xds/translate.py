@@ -5,6 +5,7 @@ ModelPlan ─► Cluster, ClusterLoadAssignment     per backend                 
           ─► ScopedRouteConfiguration           per host, leads to that one     translate_route.py
           ─► Listener without a socket          per host, for gRPC's xDS client translate_listener.py
 Gateway   ─► Listener                           per listener, finds the scope   translate_listener.py
+          ─► Cluster                            of plugins beside Envoy         translate_plugins.py
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from xds.ir import (
     ModelPlan,
     PathKind,
     PathMatch,
+    PluginHost,
     Protocol,
     QueryMatch,
     Route,
@@ -33,6 +35,7 @@ from xds.ir import (
 from xds.resources import Resource, Resources, Type
 from xds.translate_cluster import assignment, cluster
 from xds.translate_listener import api_listener, listener
+from xds.translate_plugins import plugin_cluster
 from xds.translate_rewrite import rewritten_copies
 from xds.translate_route import route_configuration, scope
 from xds.translate_secret import secret, validation_context
@@ -57,7 +60,10 @@ def translate(plan: ModelPlan, *, on_demand: bool = False) -> Resources:
 
 def translate_gateway(gateway: Gateway) -> Resources:
     """Return the listeners of a group of Envoys. No model ever changes them: a changed listener drains connections."""
-    return {Type.LISTENER: _by_name(listener(gateway, each) for each in gateway.listeners)}
+    listeners = _by_name(listener(gateway, each) for each in gateway.listeners)
+    if gateway.plugins is None or gateway.plugins.host is not PluginHost.EXT_PROC:
+        return {Type.LISTENER: listeners}
+    return {Type.CLUSTER: _by_name((plugin_cluster(gateway.plugins),)), Type.LISTENER: listeners}
 
 
 def warm_up() -> None:

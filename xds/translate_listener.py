@@ -31,6 +31,7 @@ from xds.encode import embed, encode, field
 from xds.resources import Resource
 from xds.translate_access import access_logs
 from xds.translate_common import over_ads, pack, seconds, type_url
+from xds.translate_plugins import plugin_filter
 from xds.translate_stream import stream_log
 
 STREAM_IDLE_TIMEOUT = 300.0
@@ -47,6 +48,7 @@ def listener(gateway: ir.Gateway, wanted: ir.Listener) -> Resource:
         scoped_routes=scoped_routes(gateway.name),
         http_filters=[
             HttpFilter(name="envoy.filters.http.on_demand", typed_config=pack(OnDemand())),
+            *([plugin_filter(gateway.plugins)] if gateway.plugins is not None else []),
             _router(),
         ],
         use_remote_address=True,

@@ -32,9 +32,10 @@ from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType
 
 from xds import ir
-from xds.encode import embed, encode, field
+from xds.encode import embed, encode, entry, field
 from xds.resources import Resource
 from xds.translate_common import said_of, seconds, set_header
+from xds.translate_plugins import FILTER, model_plugins
 from xds.translate_rewrite import arm_headers, copy_headers, copy_host, rewritten_copies, route_path
 
 
@@ -44,6 +45,8 @@ def route_configuration(plan: ir.ModelPlan) -> Resource:
     routes = [_ROUTE(_route(route, plan.hosts, copies)) for route in plan.routes]
     virtual_host = _HOST_NAME(plan.name) + _ANY_DOMAIN + b"".join(routes)
     virtual_host += _HOST_METADATA(said_of(counted=f"{plan.primary}@{plan.name}"))
+    if plan.plugins is not None:
+        virtual_host += _HOST_PLUGINS(model_plugins(plan.plugins))
     body = _CONFIGURATION_NAME(plan.name) + _VIRTUAL_HOST(virtual_host) + _UNCHECKED
     return Resource.of(plan.name, body, refs=tuple(dict.fromkeys(_clusters(plan))))
 
@@ -206,6 +209,7 @@ _HOST_NAME = field(VirtualHost, "name")
 _ANY_DOMAIN = encode(VirtualHost(domains=["*"]))
 _ROUTE = embed(VirtualHost, "routes")
 _HOST_METADATA = embed(VirtualHost, "metadata")
+_HOST_PLUGINS = entry(VirtualHost, "typed_per_filter_config", FILTER)
 _ROUTE_NAME = field(Route, "name")
 _ROUTE_MATCH = embed(Route, "match")
 _ROUTE_ACTION = embed(Route, "route")

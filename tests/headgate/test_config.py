@@ -198,3 +198,61 @@ def test_node_ids_can_only_be_checked_against_client_certificates(tmp_path: Path
     certificate("one")
     [complaint] = complaints(tmp_path, "xds: {tls: {certificate: one.pem, key: one.key, checkNode: true}}")
     assert "checkNode needs clientCA" in complaint
+
+
+def test_plugins_of_a_gateway_become_what_envoy_is_told(tmp_path: Path) -> None:
+    config = accepted(
+        tmp_path,
+        """
+        gateways:
+        - plugins:
+            folder: /plugins
+            reload: true
+            calls: {"http://tokens:80": tokens}
+            chain:
+            - {name: greet, plugin: greet.py, config: {word: hi}, onFailure: closed, budget: 5ms, models: always}
+            - {name: stamp, plugin: "sidecar.plugins.stamp:Stamp"}
+        - name: edge
+          plugins: {host: ext-proc, address: "127.0.0.1:9000", timeout: 1s, chain: [{name: greet}]}
+        """,
+    )
+    embedded, beside = (gateway.as_ir().plugins for gateway in config.gateways)
+    greet = ir.Plugin("greet", "greet.py", '{"word":"hi"}', "closed", 0.005, ir.PluginModels.ALWAYS)
+    assert embedded == ir.Plugins(
+        ir.PluginHost.EMBEDDED,
+        (greet, ir.Plugin("stamp", "sidecar.plugins.stamp:Stamp")),
+        folder="/plugins",
+        reload=True,
+        calls=(("http://tokens:80", "tokens"),),
+        address="unix:/run/headgate/plugins.sock",
+    )
+    assert beside == ir.Plugins(ir.PluginHost.EXT_PROC, (ir.Plugin("greet"),), address="127.0.0.1:9000", timeout=1.0)
+
+
+@pytest.mark.parametrize(
+    ("plugins", "expected"),
+    [
+        ("{}", "chain: is missing"),
+        ("{chain: []}", "chain"),
+        ("{chain: [{name: a}]}", "chain[0].plugin: is missing (write module:Class, or a file)"),
+        (
+            "{chain: [{name: a, plugin: x.py}, {name: a, plugin: y.py}]}",
+            "chain[1].name: plugin 'a' is already chain[0]",
+        ),
+        (
+            "{address: 'unix:/x', chain: [{name: a, plugin: x.py}]}",
+            "address: goes with host: ext-proc, not with embedded",
+        ),
+        ("{host: ext-proc, folder: /x, chain: [{name: a}]}", "folder: goes with host: embedded, not with ext-proc"),
+        ("{host: ext-proc, chain: [{name: a, plugin: x.py}]}", "chain[0].plugin: goes with host: embedded"),
+        ("{host: ext-proc, address: 'localhost:1', chain: [{name: a}]}", "address: 'localhost:1' is no address"),
+        ("{host: ext-proc, address: 'unix:x', chain: [{name: a}]}", "address: 'unix:x' is no unix socket"),
+        ("{folder: x, chain: [{name: a, plugin: x.py}]}", "folder: 'x' does not start with '/'"),
+        ("{host: wasm, chain: [{name: a, plugin: x.py}]}", "host: "),
+        ("{chain: [{name: a, plugin: x.py, models: some}]}", "chain[0].models: "),
+    ],
+)
+def test_what_is_wrong_with_plugins_is_named(tmp_path: Path, plugins: str, expected: str) -> None:
+    found = complaints(tmp_path, f"gateways:\n- plugins: {plugins}\n")
+    assert len(found) == 1, found
+    assert f"gateways[0].plugins.{expected}" in found[0]

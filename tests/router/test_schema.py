@@ -133,7 +133,7 @@ BAD = [
     (("spec",), GONE, "spec: is missing (it is required)"),
     ((*V2, "weigth"), 1, "spec.versions[1].weigth: unknown field 'weigth' (did you mean 'weight'?)"),
     ((*HEADER, "exakt"), "x", "spec.versions[1].match[0].headers[0].exakt: unknown field 'exakt' (did you mean 'exact'?)"),
-    (("spec", "zzz"), 1, "spec.zzz: unknown field 'zzz' (known here: hosts, gateway, protocol, strategy, primary, versions, sticky, timeouts, paused)"),
+    (("spec", "zzz"), 1, "spec.zzz: unknown field 'zzz' (known here: hosts, gateway, protocol, strategy, primary, versions, sticky, plugins, timeouts, paused)"),
     (("spec", "strategy"), "bluegreen", "spec.strategy: 'bluegreen' is not one of none, blue-green, canary, mirror (did you mean 'blue-green'?)"),
     (("spec", "strategy"), "random", "spec.strategy: 'random' is not one of none, blue-green, canary, mirror (use one of these)"),
     (("spec", "protocol"), 2, "spec.protocol: 2 is not one of http1, h2c, auto (use one of these)"),
