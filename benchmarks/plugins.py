@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.child import cpu_seconds
 from benchmarks.report import Report, arguments, machine, progress
 from headgate.envoy import EnvoyProcess
+from sidecar.ext_proc.envoy import cluster
+from sidecar.ext_proc.envoy import http_filter as ext_proc_filter
+from sidecar.loading import load as load_plugins
 from sidecar.native.build import build, http_filter
 
 HERE = Path(__file__).resolve().parent
@@ -69,6 +72,13 @@ def plugin(name: str) -> dict[str, Any]:
     return http_filter({"plugins": [{"plugin": f"benchmarks.plugin_samples:{name}"}]}, name)
 
 
+def beside(name: str) -> dict[str, Any]:
+    """A plugin in a process of its own, which Envoy asks."""
+    loaded = load_plugins([{"plugin": f"benchmarks.plugin_samples:{name}"}])
+    assert loaded.pipeline is not None, loaded.faults
+    return ext_proc_filter(loaded.pipeline, name)
+
+
 def lua(code: str) -> dict[str, Any]:
     return {
         "name": "lua",
@@ -84,9 +94,14 @@ WAYS: dict[str, tuple[dict[str, Any], ...]] = {
     "module without a plugin": (http_filter({}, "none"),),
     "Lua": (lua(LUA_HEADERS),),
     "embedded Python": (plugin("HeaderPlugin"),),
+    "ext_proc": (beside("HeaderPlugin"),),
     "Lua, body": (lua(LUA_BODY),),
     "embedded Python, body": (plugin("BodyPlugin"),),
+    "ext_proc, body": (beside("BodyPlugin"),),
 }
+
+
+BESIDE = ("HeaderPlugin", "BodyPlugin")
 
 
 def bootstrap(folder: Path) -> dict[str, Any]:
@@ -117,7 +132,8 @@ def bootstrap(folder: Path) -> dict[str, Any]:
                     "name": "model",
                     "type": "STATIC",
                     "load_assignment": {"cluster_name": "model", "endpoints": [{"lb_endpoints": [endpoint]}]},
-                }
+                },
+                *(cluster(f"unix:{folder}/{name}.sock", name) for name in BESIDE),
             ],
         },
     }
@@ -139,6 +155,23 @@ def model_server(folder: Path) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def beside_servers(folder: Path) -> Iterator[None]:
+    """`headgate plugin serve` for each sample."""
+    command = [sys.executable, "-m", "headgate", "plugin", "serve"]
+    with ExitStack() as stack:
+        for name in BESIDE:
+            given = [f"benchmarks.plugin_samples:{name}", "--listen", f"unix:{folder}/{name}.sock"]
+            process = subprocess.Popen([*command, *given], cwd=HERE.parent, stderr=subprocess.PIPE, text=True)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            assert process.stderr is not None
+            told = process.stderr.readline()
+            if "plugins for Envoy" not in told:
+                raise RuntimeError(f"no plugins beside Envoy: {told}")
+        yield
 
 
 async def load(port: int, connections: int, seconds: int, body: Path | None) -> Taken:
@@ -168,7 +201,7 @@ async def run(report: Report, rounds: int, seconds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="headgate-plugins-") as name:
         folder = Path(name)
         os.environ.update(build().environment)
-        with model_server(folder):
+        with model_server(folder), beside_servers(folder):
             async with EnvoyProcess(bootstrap(folder), folder=folder / "envoy", concurrency=1) as envoy:
                 ports = {way: await envoy.wait_listener(way) for way in WAYS}
                 headers = [way for way in WAYS if "body" not in way]
@@ -239,6 +272,9 @@ async def measure(
         share = 100 * middle(ratios["embedded Python"])
         report.figure("embedded header plugin, rate of plain", share, "%", 75, "at least", headline=True)
         report.figure("embedded header plugin, added p50", middle(added["embedded Python"]), "ms", 0.1, headline=True)
+        beside_share = 100 * middle(ratios["ext_proc"])
+        report.figure("ext_proc header plugin, rate of plain", beside_share, "%", 40, "at least", headline=True)
+        report.figure("ext_proc header plugin, added p50", middle(added["ext_proc"]), "ms", 2, headline=True)
     report.figure(f"{what}: failed requests", failed, "", 0)
 
 

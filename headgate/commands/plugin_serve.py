@@ -88,12 +88,18 @@ def serve(
 def _application(
     names: tuple[str, ...], config: Path | None, calls: tuple[str, ...], reload: bool
 ) -> Application | None:
+    from pydantic import ValidationError
+
     from sidecar.ext_proc.application import Application, ExtProcSpec, WrongPlugins
-    from sidecar.reload import Plugins
 
     entries, folder = listed(names, config)
     try:
-        return Application(ExtProcSpec(calls=calls, reload=reload), Plugins(entries, folder))
+        given = {"plugins": entries, "folder": folder, "calls": calls, "reload": reload}
+        return Application(ExtProcSpec.model_validate(given))
+    except ValidationError as error:
+        for one in error.errors(include_url=False, include_input=False):
+            error_line(f"{'.'.join(map(str, one['loc']))}: {one['msg'][:1].lower()}{one['msg'][1:]}")
+        return None
     except WrongPlugins as error:
         for line in str(error).splitlines():
             error_line(line)

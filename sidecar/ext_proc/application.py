@@ -8,16 +8,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sidecar.ext_proc import wire
 from sidecar.ext_proc.calls import Calls
-from sidecar.ext_proc.host import REQUEST, RESPONSE, Exchange, body_mode
-from sidecar.ext_proc.http2 import Limits, Stream
+from sidecar.ext_proc.choice import Choices, Chosen
+from sidecar.ext_proc.host import Exchange
+from sidecar.ext_proc.http2 import FAILED_PRECONDITION, Limits, Stream
 from sidecar.loading import PluginSpec
 from sidecar.pipeline import Pipeline
-from sidecar.plugin import Buffered
 from sidecar.reload import Plugins
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+CHOICE = b"x-headgate-plugins"  # metadata of a stream: a JSON list of plugins, each {name, config}
 CHECK = "/grpc.health.v1.Health/Check"
 
 
@@ -41,12 +41,10 @@ class WrongPlugins(Exception):
 
 
 class Application:
-    """`pipeline` is what new requests are given."""
+    """`plugins` is loaded; `chosen` is what requests are given for which nobody chose."""
 
-    pipeline: Pipeline
-    modes: tuple[int, int]
-    limits: tuple[int, int]
-    mode_override: bytes
+    chosen: Chosen
+    choices: Choices
 
     def __init__(self, spec: ExtProcSpec, plugins: Plugins | None = None) -> None:
         self.spec = spec
@@ -59,19 +57,18 @@ class Application:
         self.calls = Calls(spec.calls)
         self.use(self.plugins.pipeline)
 
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.chosen.pipeline
+
+    def pipelines(self) -> tuple[Pipeline, ...]:
+        """All that are in use."""
+        return (self.pipeline, *self.choices.pipelines())
+
     def use(self, pipeline: Pipeline) -> None:
         """Give new requests to these."""
-        self.pipeline = pipeline
-        self.modes = (body_mode(pipeline, REQUEST), body_mode(pipeline, RESPONSE))
-        self.limits = tuple(  # type: ignore[assignment]
-            min(need.limit, self.spec.buffer) if isinstance(need, Buffered) else self.spec.buffer
-            for need in (pipeline.request_need, pipeline.response_need)
-        )
-        self.mode_override = wire.mode(
-            *self.modes,
-            bool(pipeline.response),
-            (pipeline.wants_request_trailers, pipeline.wants_response_trailers),
-        )
+        self.chosen = Chosen.of(pipeline, self.spec.buffer)
+        self.choices = Choices(self.spec.plugins, self.spec.folder, self.plugins.shared, self.spec.buffer)
 
     def reloaded(self, good: bool) -> None:
         """The plugins' files have changed."""
@@ -82,7 +79,11 @@ class Application:
         """The handler of a new stream."""
         if path == PROCESS:
             self.requests += 1
-            return Exchange(self, stream, flush)
+            chosen = self.chosen if not stream.metadata else self.choices.chosen(stream.metadata)
+            if chosen is None:
+                stream.finish(FAILED_PRECONDITION, "these plugins cannot be had: see the log of the plugins' server")
+                return None
+            return Exchange(self, chosen, stream, flush)
         return _Healthy(stream) if path == CHECK else None
 
     def http2_limits(self) -> Limits:

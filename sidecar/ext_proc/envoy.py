@@ -7,7 +7,8 @@ from typing import Any
 
 from sidecar.ext_proc import wire
 from sidecar.ext_proc.application import ExtProcSpec
-from sidecar.ext_proc.host import ATTRIBUTES, REQUEST, RESPONSE, body_mode
+from sidecar.ext_proc.choice import REQUEST, RESPONSE, body_mode
+from sidecar.ext_proc.host import ATTRIBUTES
 from sidecar.pipeline import Pipeline
 
 _FILTER = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"

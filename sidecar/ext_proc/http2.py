@@ -23,7 +23,7 @@ END_STREAM = ACK = 0x1
 END_HEADERS, PADDED, HAS_PRIORITY = 0x4, 0x8, 0x20
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED = 0, 1, 2, 3, 5
 FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 6, 7, 8, 9, 11
-OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 3, 8, 12, 13, 14
+OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNIMPLEMENTED, INTERNAL = 0, 3, 8, 9, 12, 13
 
 _FRAME = 16_384  # of the peer's, at most; ours are as long as it allows
 _WINDOW = 65_535
@@ -72,10 +72,14 @@ class Handler(Protocol):
 class Stream:
     """One call of a method. `send` and `finish` may be called at any time; after its end they do nothing."""
 
-    __slots__ = ("_begun", "_connection", "_credit", "_handler", "_last", "_part", "_unsent", "id", "open", "reading")
+    __slots__ = (
+        *("_begun", "_connection", "_credit", "_handler", "_last", "_part", "_unsent"),
+        *("id", "metadata", "open", "reading"),
+    )
 
-    def __init__(self, connection: Connection, id: int) -> None:
+    def __init__(self, connection: Connection, id: int, metadata: str = "") -> None:
         self.id = id
+        self.metadata = metadata  # the value of the header that the connection was told to look for
         self.open = True
         self.reading = True
         self._connection = connection
@@ -124,8 +128,9 @@ class Connection:
     """`receive` what came, `take` what is to be sent. `open` makes the handler of a stream by its path, if there is
     such a method."""
 
-    def __init__(self, open: Open, limits: Limits | None = None) -> None:
+    def __init__(self, open: Open, limits: Limits | None = None, metadata: bytes = b"") -> None:
         self.limits = limits or Limits()
+        self._metadata = metadata
         self.closed = False
         self.draining = False
         self.streams: dict[int, Stream] = {}
@@ -136,7 +141,7 @@ class Connection:
         self._begun = False
         self._decoder = Decoder(max_header_list_size=_BLOCK)
         self._decoder.max_allowed_table_size = 4096
-        self._cache: dict[bytes, str] = {}
+        self._cache: dict[bytes, tuple[str, str]] = {}
         self._last_id = 0
         self._block: tuple[int, int, bytes, int] | None = None  # a block of headers that is not complete
         self._received = 0  # bytes of the connection's window that have not been given back
@@ -352,9 +357,7 @@ class Connection:
             self._block = (id, first, block + data, frames + 1)
 
     def _headers_complete(self, id: int, flags: int, block: bytes) -> None:
-        path = self._cache.get(block)
-        if path is None:
-            path = self._decoded(block)
+        path, metadata = self._cache.get(block) or self._decoded(block)
         stream = self.streams.get(id)
         if stream is not None:
             if not flags & END_STREAM:
@@ -373,7 +376,7 @@ class Connection:
         if len(self.streams) >= self.limits.streams or self.closed:
             self.write(RST_STREAM, 0, id, REFUSED_STREAM.to_bytes(4, "big"))
             return
-        stream = self.streams[id] = Stream(self, id)
+        stream = self.streams[id] = Stream(self, id, metadata)
         handler = stream._handler = self._open(stream, path) if path else None
         if handler is None:
             if stream.open:
@@ -381,8 +384,8 @@ class Connection:
         elif flags & END_STREAM:
             handler.half_closed()
 
-    def _decoded(self, block: bytes) -> str:
-        """The path of a gRPC call, "" when it is none."""
+    def _decoded(self, block: bytes) -> tuple[str, str]:
+        """The path of a gRPC call, "" when it is none, and the metadata that we look for."""
         try:
             headers = self._decoder.decode(block, raw=True)
         except (HPACKError, ValueError, IndexError) as error:
@@ -390,11 +393,12 @@ class Connection:
         found = {bytes(name): bytes(value) for name, value in headers}
         is_grpc = found.get(b":method") == b"POST" and found.get(b"content-type", b"").startswith(b"application/grpc")
         path = found.get(b":path", b"").decode("latin-1") if is_grpc else ""
+        told = path, found.get(self._metadata, b"").decode("utf-8", "replace")
         if not _leaves_tables(block):
             self._cache.clear()  # what was read by the tables as they were may mean something else now
         elif len(self._cache) < _CACHED:
-            self._cache[block] = path
-        return path
+            self._cache[block] = told
+        return told
 
     def _rst_stream(self, flags: int, id: int, data: bytes) -> None:
         if len(data) != 4:

@@ -8,11 +8,12 @@ import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from sidecar.ext_proc.application import Application
+from sidecar.ext_proc.application import CHOICE, Application
 from sidecar.ext_proc.http2 import Connection, Handler, Stream
 
 _log = logging.getLogger("headgate.plugins")
@@ -30,7 +31,7 @@ class Link(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self._server = server
         self._transport: asyncio.Transport | None = None
-        self.connection = Connection(self._open, server.application.http2_limits())
+        self.connection = Connection(self._open, server.application.http2_limits(), CHOICE)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none
@@ -169,11 +170,12 @@ async def serve(
 
 
 async def _ticks(application: Application) -> None:
-    loop = asyncio.get_running_loop()
     while True:
-        pipeline = application.pipeline
-        pipeline.tick(loop.time())
-        await asyncio.sleep(min(1.0, max(0.001, pipeline.next_tick() - loop.time())))
+        pipelines = application.pipelines()
+        for pipeline in pipelines:
+            pipeline.tick(time.monotonic())
+        due = min(pipeline.next_tick() for pipeline in pipelines)
+        await asyncio.sleep(min(1.0, max(0.001, due - time.monotonic())))
 
 
 def _unix_socket(path: Path) -> socket.socket:

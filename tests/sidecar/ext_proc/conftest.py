@@ -50,7 +50,7 @@ class Rig:
         """Our server, in this process."""
         plugins = Plugins()
         plugins.pipeline = pipeline
-        server = Server(Application(ExtProcSpec(**spec), plugins))
+        server = Server(Application(ExtProcSpec(**spec), None if spec.get("plugins") else plugins))
         await server.start(listen or self.listen)
         if not listen.startswith("unix:") and listen:
             self.listen = f"127.0.0.1:{server.port}"

@@ -374,3 +374,44 @@ def test_a_plugin_may_pause_longer_than_envoy_waits_and_its_patience_ends(in_rig
         assert stats["override_message_timeout_received"] == 1
 
     in_rig(story)
+
+
+def test_the_control_plane_chooses_plugins_for_each_stream(in_rig: Run) -> None:
+    async def story(rig: Any) -> None:
+        def chosen(config: dict[str, Any]) -> None:
+            config["processing_mode"] = {"request_header_mode": "SEND", "response_header_mode": "SEND"}
+            config["grpc_service"]["initial_metadata"] = [
+                {
+                    "key": "x-headgate-plugins",
+                    "value": '[{"name": "json-to-header", "config": {"field": "kind", "header": "x-kind"}}]',
+                }
+            ]
+
+        specs = [{"plugin": f"sidecar.plugins.{one}"} for one in ("stamp:Stamp", "json_to_header:JsonToHeader")]
+        server = await rig.serve(bind(), plugins=specs)
+        await rig.envoy(server.application.pipeline, change=chosen)
+        got = await rig.ask(body=b'{"kind": "iris", "model": "other"}', content_type="application/json")
+        assert (got.status, got.body) == (200, b'{"kind": "iris", "model": "other"}')
+        assert "app-version" not in got.headers
+        assert rig.seen[0][0]["x-kind"] == "iris"
+        assert "x-headgate-model" not in rig.seen[0][0]
+        stats = await rig.stats()
+        assert (stats["stream_msgs_sent"], stats["streams_failed"]) == (2, 0)  # no question about the response
+
+    in_rig(story)
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"name": "other"}]', "nonsense", '[{"name": "json-to-header", "config": {"x": 1}}]']
+)
+def test_plugins_that_cannot_be_had_fail_by_policy_only(in_rig: Run, text: str) -> None:
+    async def story(rig: Any) -> None:
+        def chosen(config: dict[str, Any]) -> None:
+            config["grpc_service"]["initial_metadata"] = [{"key": "x-headgate-plugins", "value": text}]
+
+        server = await rig.serve(bind(), plugins=[{"plugin": "sidecar.plugins.json_to_header:JsonToHeader"}])
+        await rig.envoy(server.application.pipeline, change=chosen)
+        assert (await rig.ask()).status == 200
+        assert (await rig.stats())["streams_failed"] == 1
+
+    in_rig(story)
