@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -320,6 +321,7 @@ class Application:
         self.handler = type("Handler", (kind,), {"application": self, "lane": lane})
         self.lane = lane.spoken if lane is not None else None
         self._times = self._read_times()
+        self._users = 1
         clock.add(self)
 
     @property
@@ -343,8 +345,20 @@ class Application:
         if self.spec.health is not None:
             _write(self.spec.health, self._health(now))
 
+    def join(self) -> bool:
+        """Serve one more configuration that says the same. Not if files have changed that nobody follows."""
+        with _joining:
+            if not self._users or (not self.spec.reload and self._read_times() != self._times):
+                return False
+            self._users += 1
+            return True
+
     def close(self) -> None:
-        """The configuration is gone."""
+        """A configuration is gone."""
+        with _joining:
+            self._users -= 1
+            if self._users:
+                return
         self.clock.remove(self)
 
     def _read_times(self) -> tuple[tuple[str, int], ...]:
@@ -448,17 +462,27 @@ class EnvoyLog(logging.Handler):
 
 _log = logging.getLogger("headgate.plugins")
 _clock: Clock | None = None
+_joining = threading.Lock()
+_running: WeakValueDictionary[tuple[str, str], Application] = WeakValueDictionary()
 _shared: dict[str, SharedData] = {}  # by filter: a new configuration finds what the old one has left
 
 
 def load(name: str, config: str) -> Application:
-    """Called by the C module for each configuration of the filter. What it raises refuses the configuration."""
+    """Called by the C module for each configuration of the filter. What it raises refuses the configuration.
+
+    Envoy makes a route's anew with whatever changes in the routes, and many routes say the same: they share their
+    plugins, which so keep what they know.
+    """
     global _clock
+    running = _running.get((name, config))
+    if running is not None and running.join():
+        return running
     if _clock is None:
         logging.basicConfig(handlers=[EnvoyLog()], level=logging.INFO, format="%(message)s")
         sys.setswitchinterval(_SWITCH)
         _clock = Clock()
     application = Application(name, EmbeddedSpec.model_validate(_object(config)), _clock)
+    _running[name, config] = application
     gc.collect()
     gc.set_threshold(*_GARBAGE)
     gc.freeze()  # what is loaded stays: no collection needs to look through it again
