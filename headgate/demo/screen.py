@@ -17,10 +17,10 @@ CHANGE_LINES = 16
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of figures; `measured` and `asked` are shares, `p50` and `p99` seconds or NaN."""
+    """One line of figures; `measured` and `asked` are shares or None, `p50` and `p99` seconds or NaN."""
 
     version: str
-    measured: float
+    measured: float | None
     asked: float | None
     count: int
     p50: float
@@ -82,7 +82,7 @@ def table(rows: Sequence[Row]) -> Table:
     for row in rows:
         drawn.add_row(
             row.version,
-            f"{row.measured:.1%}".replace("%", " %"),
+            "" if row.measured is None else f"{row.measured:.1%}".replace("%", " %"),
             "" if row.asked is None else f"({row.asked * 100:g} %)",
             f"{row.count:,}",
             _milliseconds(row.p50),

@@ -14,13 +14,14 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from headgate.config import Config
 from headgate.demo.children import ModelServerProcess
 from headgate.demo.figures import Ledger
 from headgate.demo.manifest import HOST, MODEL, Edition, changes
 from headgate.demo.ports import free_port
+from headgate.demo.sidecar import beside
 from headgate.demo.traffic import Aim, GrpcClient, HttpClient, Traffic, until
 from headgate.envoy import EnvoyProcess
 from headgate.serve import ControlPlane
@@ -53,7 +54,7 @@ class Stage:
             starting.push_async_exit(self._stack.__aexit__)
             self._log_to_file()
             self.manifest.parent.mkdir()
-            self.port = free_port(10_000)
+            self.port, self.figures_port = free_port(10_000), free_port(18_002)
             self.plane = await self._stack.enter_async_context(ControlPlane(self._config()))
             config = bootstrap(
                 node_id="demo-envoy",
@@ -64,6 +65,7 @@ class Stage:
             )
             self.envoy = EnvoyProcess(config, folder=self.folder / "envoy", concurrency=1)
             await self._stack.enter_async_context(self.envoy)
+            await self._stack.enter_async_context(beside(self.envoy.admin_port, self.figures_port))
             await self.envoy.wait_listener("http")
             starting.pop_all()
         return self
@@ -108,6 +110,12 @@ class Stage:
         found = self.plane.engine.models().get(MODEL)
         return {version.name: version for version in found.versions} if found is not None else {}
 
+    def live(self) -> dict[str, dict[str, Any]]:
+        """What the control plane has from the sidecar: each version's last ten seconds."""
+        found = self.plane.status.model(MODEL)
+        versions = found["versions"] if found is not None else []
+        return {one["name"]: one["live"] for one in versions if one["live"] is not None}
+
     def why(self) -> tuple[str, ...]:
         """The control plane's own sentences on the traffic as it is."""
         found = self.plane.engine.models().get(MODEL)
@@ -149,6 +157,7 @@ class Stage:
                 "http": {"port": free_port(18_001)},
                 "manifests": self.manifest.parent,
                 "gateways": [{"name": GATEWAY, "listeners": [{"name": "http", "port": self.port}]}],
+                "telemetry": {"sidecars": [f"http://127.0.0.1:{self.figures_port}"]},
             }
         )
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import signal
 import sys
+
+from aiohttp import ClientError
 
 from headgate.demo.acts import ACTS, AFTERWARDS, V1, V2, Act
 from headgate.demo.figures import Figures, plausible
 from headgate.demo.manifest import HOST, MODEL
 from headgate.demo.screen import Row, Screen
+from headgate.demo.sidecar import PLUGIN, in_front_of, stamps, total
 from headgate.demo.stage import (
     GRPC_PER_SECOND,
     HTTP_PER_SECOND,
@@ -84,16 +88,20 @@ async def _play(screen: Screen, acts: tuple[Act, ...], *, keep: bool, act_second
                     screen.close()
                     screen.say(f"  NOT TRUE, and the story ends here: {error}", "bold red")
                     break
+            if V2 in stage.servers and not untrue:
+                await _plugin(stage, screen)
             if keep and not untrue and not stage.ledger.failed:
                 _conclude(stage, screen, now() - started, untrue)
                 await _keep(stage, screen)
                 return 0  # what somebody tries out afterwards, such as an error rate, is not the story's failure
             await stage.end_traffic()
             stage.keep_folder = bool(untrue or stage.ledger.failed)
+            counted = await _counted(stage)
     except asyncio.CancelledError:
         screen.close()
         _conclude(stage, screen, now() - started, untrue)
         raise
+    screen.say(f"\n{counted}")
     _conclude(stage, screen, now() - started, untrue)
     return 1 if untrue or stage.ledger.failed else 0
 
@@ -187,7 +195,24 @@ def _rows(stage: Stage, act: Act, since: float, until: float, copies: list[Row])
     if act.testers is not None:
         pinned = stage.ledger.figures(since, until, group=TESTERS)
         rows += [_row(f"testers on {version or '(none)'}", pinned[version], None) for version in pinned]
-    return [*rows, *copies]
+    return [*rows, *copies, *_of_the_sidecar(stage)]
+
+
+def _of_the_sidecar(stage: Stage) -> list[Row]:
+    """What Envoy counted, in the sidecar's words: all users, testers too."""
+    return [
+        Row(
+            f"{version}: sidecar, last 10 s",
+            None,
+            None,
+            one["requests"],
+            math.nan if one["p50"] is None else one["p50"],
+            math.nan if one["p99"] is None else one["p99"],
+            one["errors"],
+        )
+        for version, one in stage.live().items()
+        if one["requests"]
+    ]
 
 
 def _row(name: str, found: Figures | None, asked: float | None) -> Row:
@@ -240,6 +265,41 @@ def _told(stage: Stage, act: Act, number: int, told: float, took: float) -> str:
     if len(act.shares) > 1 or act.copies:
         facts.append("the shares are within what chance allows")
     return "; ".join(facts)
+
+
+async def _plugin(stage: Stage, screen: Screen) -> None:
+    """A plugin is no part of the rollout: whatever happens here fails nothing."""
+    server = stage.servers[V2].rest_port
+    screen.say()
+    screen.say(f"And a plugin: {PLUGIN}", "bold")
+    screen.say("Python on the path of requests, for once without Envoy: in the sidecar's proxy before v2's server.")
+    try:
+        async with in_front_of(server, V2) as port:
+            before, after = await stamps(server), await stamps(port)
+    except Exception as error:
+        screen.say(f"  it could not be shown: {error!r}", "yellow")
+        return
+    screen.say(f"  an answer of the server itself says {_listed(before)}; through the plugin it says {_listed(after)}")
+
+
+def _listed(headers: dict[str, str]) -> str:
+    return " and ".join(f"{name}: {value}" for name, value in headers.items()) or "neither version nor request id"
+
+
+async def _counted(stage: Stage) -> str:
+    """Whether Envoy and its sidecar counted what was sent: told, not judged, for no user would notice."""
+    counted = -1
+
+    async def all_of_them() -> bool:
+        nonlocal counted
+        counted = await total(stage.figures_port, MODEL)
+        return counted >= stage.ledger.sent
+
+    with contextlib.suppress(TimeoutError, OSError, ClientError, ValueError, KeyError):
+        await until(all_of_them, within=3, what="the sidecar's count")
+    if counted < 0:
+        return "The sidecar could not be asked."
+    return f"The sidecar has counted {counted:,} of {stage.ledger.sent:,} requests."
 
 
 def _conclude(stage: Stage, screen: Screen, seconds: float, untrue: list[str]) -> None:
@@ -302,4 +362,7 @@ What the control plane and Envoy say:
   {sys.executable} -m headgate status -w --url {plane}
   curl -s {plane}/models/{MODEL}
   curl -s http://127.0.0.1:{stage.envoy.admin_port}/clusters
+What users get, by the sidecar: requests, errors and quantiles of 10 s, 1 min and 5 min, and all of it for Prometheus:
+  curl -s 'http://127.0.0.1:{stage.figures_port}/versions?model={MODEL}'
+  curl -s http://127.0.0.1:{stage.figures_port}/metrics
 """

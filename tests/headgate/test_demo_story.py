@@ -10,11 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from rich.console import Console
 
 from headgate.demo import story
 from headgate.demo.acts import ACTS, V1
 from headgate.demo.screen import Screen
+from headgate.demo.sidecar import beside
+from headgate.demo.stage import Stage
 from headgate.demo.traffic import until
 
 pytestmark = pytest.mark.timeout(180)
@@ -33,6 +37,12 @@ def test_the_whole_story_comes_true():
         f"Act {number} of {len(ACTS)}: {act.title}" for number, act in enumerate(ACTS, start=1)
     ]
     assert text.count("  true: ") == len(ACTS)
+    for version in ("v1", "v2"):
+        assert re.search(rf"^  {version}: sidecar, last 10 s +[\d,]+ +[\d.]+ ms +[\d.]+ ms +0 ", text, re.MULTILINE)
+    assert re.search(r"through the plugin it says app-version:\s+v2 and x-request-id:\s+[0-9a-f-]{36}", text)
+    counted = re.search(r"^The sidecar has counted ([\d,]+) of ([\d,]+) requests\.$", text, re.MULTILINE)
+    assert counted, text
+    assert counted[1] == counted[2]
     assert re.search(r"^[\d,]+ requests, 0 failed  \([\d,]+ HTTP, [\d,]+ gRPC, \d+ s\)$", text, re.MULTILINE)
     assert "\x1b" not in text
 
@@ -42,6 +52,33 @@ def test_an_act_that_does_not_come_true_is_said_and_fails_the_demo():
     assert code == 1
     assert "NOT TRUE: v1 should have seen no request, and counted" in text
     assert ", 0 failed" in text
+
+
+def test_what_is_wrong_with_the_sidecar_fails_nothing(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(story, "in_front_of", broken)
+    monkeypatch.setattr(Stage, "live", lambda self: {})
+    monkeypatch.setattr(story, "total", broken_total)
+    code, text = told(acts=ACTS[:2])
+    assert code == 0, text
+    assert "it could not be shown: RuntimeError('broken')" in text
+    assert "The sidecar could not be asked." in text
+
+
+async def broken_total(*_):
+    raise OSError("away")
+
+
+def test_a_taken_port_of_the_sidecar_is_told_in_plain_words():
+    async def main():
+        async with TestServer(web.Application()) as server:
+            with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{server.port}: "):
+                async with beside(1, server.port):
+                    pass
+
+    asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the children in /proc")
