@@ -14,9 +14,9 @@ import msgpack
 
 from sidecar.stream.requests import Requests
 
-LONGEST_MESSAGE = 4 << 20
+LONGEST_MESSAGE = 1 << 20
 MOST_ENTRIES = 65_536
-MOST_CONNECTIONS = 256
+MOST_CONNECTIONS = 128
 _log = logging.getLogger("sidecar")
 
 
