@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
-import shutil
 import socket
-import sys
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,8 +16,8 @@ from typing import Any
 
 import aiohttp
 import grpc
-import pytest
 from aiohttp import web
+from scraping import needs_prometheus, prometheus, sidecar_process
 
 from headgate.envoy import EnvoyProcess
 from sidecar.metrics.admin import Admin, address
@@ -51,7 +47,6 @@ OK, UNAVAILABLE, NOBODY, GONE = (
     Outcome("503", "", "UH"),
     Outcome("0", "", "DC"),
 )
-PROMETHEUS = shutil.which("prometheus")
 
 
 class KnownServer:
@@ -336,25 +331,6 @@ def test_what_envoy_lets_go_of_is_kept(rig):
     rig(body)
 
 
-@asynccontextmanager
-async def sidecar_process(envoy: str, *more: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """`headgate sidecar` as users start it: the process, and the URL of its pages."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "headgate", "sidecar", "--envoy", envoy, "--listen", "127.0.0.1:0", *more),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    try:
-        line = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
-        found = re.search(r" on (127\.0\.0\.1:\d+)$", line.strip())
-        assert found, line
-        yield process, f"http://{found[1]}"
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await asyncio.wait_for(process.communicate(), 20)
-
-
 async def fetch(url: str) -> tuple[int, str]:
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         return answer.status, await answer.text()
@@ -431,43 +407,7 @@ async def envoy_with_socket(path: Path, xds_port: int, folder: Path) -> AsyncIte
         await process.wait()
 
 
-@asynccontextmanager
-async def prometheus(target: str, folder: Path) -> AsyncIterator[Callable[[str], Awaitable[list[dict[str, Any]]]]]:
-    """A real Prometheus that scrapes `target` every second; what is given takes PromQL and returns a vector."""
-    assert PROMETHEUS
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    scraped = {"job_name": "sidecar", "static_configs": [{"targets": [target]}]}
-    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scraped]}
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    with (folder / "prometheus.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(PROMETHEUS, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
-            f"--web.listen-address=127.0.0.1:{port}",
-            stdout=log,
-            stderr=log,
-        )
-
-    async def ask(query: str) -> list[dict[str, Any]]:
-        try:
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}) as answer,
-            ):
-                document = await answer.json()
-        except aiohttp.ClientError:
-            return []
-        assert document["status"] == "success", document
-        return document["data"]["result"]
-
-    try:
-        yield ask
-    finally:
-        process.kill()
-        await process.wait()
-
-
-@pytest.mark.skipif(PROMETHEUS is None and not os.environ.get("CI"), reason="prometheus is not installed")
+@needs_prometheus
 def test_prometheus_answers_the_questions_of_the_guide(rig, tmp_path):
     async def body(rig: Any) -> None:
         async with known_server() as v1, known_server() as v2:
@@ -477,23 +417,23 @@ def test_prometheus_answers_the_questions_of_the_guide(rig, tmp_path):
             await rig.applied(MODEL)
             async with (
                 sidecar_process(f"http://127.0.0.1:{envoy.admin_port}") as (_, url),
-                prometheus(url.removeprefix("http://"), tmp_path) as ask,
+                prometheus(tmp_path, {"sidecar": [url.removeprefix("http://")]}) as asked,
                 rig.load("iris.test", users=1) as tally,
             ):
 
                 async def errors_and_p99() -> bool:
                     await rig.ask("iris.test", headers={"x-code": "503"})
-                    answers = [await ask(query) for query in questions()]
+                    answers = [await asked.ask(query) for query in questions()]
                     return all(answer and float(answer[0]["value"][1]) > 0 for answer in answers)
 
                 await until(errors_and_p99, "Prometheus answers", within=60.0)
-                (up,) = await ask("headgate_sidecar_envoy_up")
+                (up,) = await asked.ask("headgate_sidecar_envoy_up")
                 assert up["value"][1] == "1"
-                (errors, p99) = [(await ask(query))[0] for query in questions()]
+                (errors, p99) = [(await asked.ask(query))[0] for query in questions()]
                 assert errors["metric"] == {"model": "iris", "version": "v1"}
                 assert 0 < float(errors["value"][1]) < 1
                 assert 0 < float(p99["value"][1]) < 3600
-                copies = await ask('sum(headgate_requests_total{shadow="true"})')
+                copies = await asked.ask('sum(headgate_requests_total{shadow="true"})')
                 assert 0 < float(copies[0]["value"][1]) <= tally.total * 2 + 100_000
 
     rig(body)
