@@ -9,6 +9,7 @@ import click
 
 from headgate.commands.output import BAD_INPUT, Failure, emit, error_line, examples
 from headgate.commands.plugin import config_option, listed
+from headgate.commands.serve import host_and_port
 
 if TYPE_CHECKING:
     from sidecar.ext_proc.application import Application
@@ -30,6 +31,7 @@ _SOCKET = "unix:/run/headgate/plugins.sock"
     "--listen", metavar="ADDRESS", default=_SOCKET, show_default=True, help="unix:PATH, or HOST:PORT for a port."
 )
 @click.option("--call", "calls", metavar="URL", multiple=True, help="A server that plugins may call. Repeatable.")
+@click.option("--metrics", metavar="HOST:PORT", help="Where /metrics and /healthz are. By default nowhere.")
 @click.option("--reload", is_flag=True, help="Load plugins again when their files change.")
 @click.option("--show-envoy", is_flag=True, help="Print the filter and the cluster for Envoy, and end.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How to log.")
@@ -38,6 +40,7 @@ def serve(
     config: Path | None,
     listen: str,
     calls: tuple[str, ...],
+    metrics: str | None,
     reload: bool,
     show_envoy: bool,
     log_format: str,
@@ -49,6 +52,7 @@ def serve(
     that it has begun.
     """
     address = _address(listen)
+    pages = host_and_port(metrics, "--metrics") if metrics is not None else None
     application = _application(names, config, calls, reload)
     if application is None:
         return BAD_INPUT
@@ -73,13 +77,14 @@ def serve(
     def started(server: Server) -> None:
         where = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{server.port}"
         told = ", ".join(one.name for one in application.pipeline.plugins)
-        log.info("plugins for Envoy on %s: %s", where, told)
+        figures = f"; figures on port {server.metrics_port}" if server.metrics_port else ""
+        log.info("plugins for Envoy on %s: %s%s", where, told, figures)
 
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection needs to look through it again
     try:
         with asyncio.Runner(loop_factory=_loop()) as runner:
-            runner.run(run(application, address, started=started))
+            runner.run(run(application, address, metrics=pages, started=started))
     except CannotListen as error:
         raise Failure(str(error), "give another address with --listen") from None
     return 0

@@ -10,6 +10,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
 
@@ -95,6 +96,7 @@ class Server:
         self.links: set[Link] = set()
         self.leaving = False
         self.port = 0
+        self.metrics_port = 0
         self._server: asyncio.Server | None = None
         self._socket: Path | None = None
         self._inode = 0
@@ -148,14 +150,37 @@ async def serve(
     application: Application,
     listen: str,
     *,
+    metrics: tuple[str, int] | None = None,
     stop: asyncio.Event | None = None,
     started: Callable[[Server], None] = lambda server: None,
 ) -> None:
-    """Run until `stop` is set or a signal comes."""
+    """Run until `stop` is set or a signal comes. `metrics`: where /metrics is, if anywhere."""
     stop = stop or _on_signals()
     server = Server(application)
-    await server.start(listen)
-    started(server)
+    async with AsyncExitStack() as stack:
+        if metrics is not None:
+            server.metrics_port = await _pages(application, *metrics, stack)
+        await server.start(listen)
+        started(server)
+        await _until(stop, application, server)
+
+
+async def _pages(application: Application, host: str, port: int, stack: AsyncExitStack) -> int:
+    from aiohttp import web
+
+    from sidecar.ext_proc.pages import pages
+
+    runner = web.AppRunner(pages(application), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}") from None
+    return int(runner.addresses[0][1])
+
+
+async def _until(stop: asyncio.Event, application: Application, server: Server) -> None:
     tasks = [asyncio.create_task(_ticks(application))]
     if application.spec.reload:
         tasks.append(asyncio.create_task(application.plugins.watch(application.reloaded)))

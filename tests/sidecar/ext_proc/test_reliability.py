@@ -10,8 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 
+from sidecar.ext_proc.pages import merged
+from sidecar.instruments import Family, Sample
 from sidecar.pipeline import bind
 from sidecar.plugin import Headers, HttpContext, Plugin
 
@@ -93,6 +96,7 @@ async def start(rig: Any, *more: str) -> asyncio.subprocess.Process:
     async with asyncio.timeout(20):
         line = (await process.stderr.readline()).decode()
     assert "plugins for Envoy on" in line
+    rig.figures = line.rpartition(" ")[2].strip()
     return process
 
 
@@ -217,3 +221,30 @@ def test_something_else_at_the_path_is_left_alone(in_rig: Run) -> None:
         assert path.read_text() == "precious"
 
     in_rig(story)
+
+
+def test_what_plugins_count_is_told(in_rig: Run) -> None:
+    async def story(rig: Any) -> None:
+        process = await start(rig, "--metrics", "127.0.0.1:0")
+        try:
+            await rig.envoy(bind(Told()))
+            for _ in range(3):
+                await rig.ask()
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{rig.figures}") as client:
+                async with client.get("/metrics") as answer:
+                    assert 'headgate_plugin_requests_total{plugin="Told"} 3' in await answer.text()
+                async with client.get("/healthz") as answer:
+                    assert answer.status == 200
+        finally:
+            process.terminate()
+            assert await process.wait() == 0
+
+    in_rig(story)
+
+
+def test_what_one_plugin_counted_for_several_models_is_added_up() -> None:
+    families = [Family("a", "counter", "A.", (Sample("_total", (("b", "c"),), float(one)),)) for one in (1, 2)]
+    assert merged([*families, Family("d", "gauge", "D.", ())]) == (
+        Family("a", "counter", "A.", (Sample("_total", (("b", "c"),), 3.0),)),
+        Family("d", "gauge", "D.", ()),
+    )
