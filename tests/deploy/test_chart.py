@@ -341,3 +341,5 @@ def test_the_notes_name_what_was_installed() -> None:
     assert "plain text" in notes()
     assert "plain text" not in notes({"tls": {"mode": "certManager"}})
     assert "namespace models" in notes(VALUES["namespaced"])
+    assert "on port 18002" in notes()
+    assert "podMonitor" not in notes(VALUES["everything"]) + notes({"gateway": {"sidecar": {"enabled": False}}})
