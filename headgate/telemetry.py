@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -104,7 +105,8 @@ class Telemetry:
         except TimeoutError:
             return f"did not answer within {TIMEOUT:g} s"
         except aiohttp.ClientConnectorError as error:
-            return f"cannot connect: {(error.os_error.strerror or str(error.os_error)).lower()}"
+            number = error.os_error.errno or 0  # negative: the resolver's own
+            return f"cannot connect: {(os.strerror(number) if number > 0 else str(error.os_error)).lower()}"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return f"broke off: {error}"
         if len(body) > MOST_BYTES:

@@ -216,8 +216,9 @@ def test_status_and_models_have_them_and_serving_does_not_depend_on_them(put, ma
                 while (live := (await get(f"/models/{IRIS}"))["versions"][0]["live"]) is None:
                     pass
                 assert (live["rps"], live["errorPercent"]) == (2.5, 10.0)
-                while "cannot connect" not in str((document := await get("/status"))["sidecars"][1]["trouble"]):
-                    pass
+                document = await get("/status")
+                while document["sidecars"][1]["trouble"] != "cannot connect: connection refused":
+                    document = await get("/status")
                 assert document["models"][0]["versions"][0]["live"]["requests"] == 10
                 async with client.get(f"http://127.0.0.1:{plane.http_port}/readyz") as answer:
                     assert answer.status == 200
