@@ -50,12 +50,6 @@ _RULES: dict[type[BaseModel], tuple[tuple[str, str], ...]] = {
         ("has(self.backend) || has(self.resources)", "give a backend, resources or both"),
         ("has(self.backend) || !has(self.readiness)", "readiness probes the backend: give one"),
     ),
-    schema.Plugin: (
-        (
-            "!has(self.enabled) || self.enabled || (!has(self.config) && !(has(self.required) && self.required))",
-            "config and required go with a plugin that runs",
-        ),
-    ),
     schema.Rewrite: (("has(self.host) || has(self.path)", "give host, path or both"),),
     schema.Spec: (
         (

@@ -33,7 +33,7 @@ def chosen(rollout: ModelRollout, gateway: ir.Gateway, where: str) -> Chosen:
     there = {one.name: one for one in offered.chain} if offered is not None else {}
     said = {one.name: one for one in rollout.spec.plugins}
     problems = tuple(_problems(rollout, gateway.name, there, where))
-    required = (problem for name, problem in problems if name in said and said[name].required and name not in there)
+    required = (problem for name, problem in problems if name not in there and _required(said[name]))
     running, why = [], []
     for plugin in there.values():
         run = _for_model(plugin, said.get(plugin.name))
@@ -84,7 +84,7 @@ def _problems(
         plugin = there.get(said.name)
         if plugin is None:
             what = f"gateway {gateway!r} has no plugin {said.name!r}"
-            if said.required:
+            if _required(said):
                 what += ": the traffic stays as it was"
             elif said.enabled:
                 what += ": the model is served without it"
@@ -94,6 +94,10 @@ def _problems(
             what = f"plugin {said.name!r} is the gateway's: a model can neither switch it off nor configure it"
             at = f"{field}.{'config' if said.enabled else 'enabled'}"
             yield said.name, Problem(where, at, what, "leave it out, or ask those who run the gateway")
+
+
+def _required(said: Plugin) -> bool:
+    return said.enabled and said.required
 
 
 def _hint(name: str, there: dict[str, ir.Plugin]) -> str:

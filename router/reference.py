@@ -85,8 +85,9 @@ _TAIL = """
 The CRD refuses wrong types, ranges, names and combinations when you apply an object. Some things it cannot tell;
 you find them in `headgate validate` and in the object's status: whether a regular expression is valid RE2, whether a
 header may be matched or set (`host`, `:` headers, `x-shadow` and those that frame a message may not) or is given twice
-in different capitals, whether an IP address or port inside an endpoint is in range, and whether another rollout already
-has the host. Unknown fields are refused where the client asks for it, as kubectl does; otherwise they are dropped.
+in different capitals, whether an IP address or port inside an endpoint is in range, whether a plugin's settings are at
+most 4096 characters as JSON, whether the gateway has the plugin, and whether another rollout already has the host.
+Unknown fields are refused where the client asks for it, as kubectl does; otherwise they are dropped.
 
 Envoy rejects a regular expression whose compiled size is above 100 (its runtime key
 `re2.max_program_size.error_level`). As that limit is yours to raise, such an expression is only warned of; an Envoy

@@ -347,7 +347,10 @@ class Plugin(Part):
     )
     config: Settings = Field(
         default="{}",
-        description="Settings for this model, in place of those of the same names that the gateway gives.",
+        description=(
+            "Settings for this model, in place of those of the same names that the gateway gives. "
+            "At most 4096 characters as JSON."
+        ),
         json_schema_extra={"default": None},
     )
     required: Annotated[bool, Strict()] = Field(

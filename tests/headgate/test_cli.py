@@ -319,6 +319,45 @@ def test_plan_shows_routes_in_order_with_shares_and_reasons(manifests: Path, put
     ]
 
 
+PLUGINS = """
+gateways:
+- plugins:
+    chain:
+    - {name: stamp, plugin: "sidecar.plugins.stamp:Stamp", models: all}
+    - {name: rate-limit, plugin: "sidecar.plugins.rate_limit:RateLimit"}
+"""
+
+
+def test_plan_shows_the_plugins_of_each_model(manifests: Path, put, tmp_path: Path) -> None:
+    file = tmp_path / "headgate.yaml"
+    file.write_text(PLUGINS)
+    put("iris", plugins=[{"name": "rate-limit", "config": {"per_second": 5}}])
+    put("wine", plugins=[{"name": "stamp", "enabled": False}])
+    iris, wine = run("plan", manifests, "--config", file).stdout.split("\n\n")
+    assert iris.startswith("default/iris on default (iris.example; strategy none; plugins stamp, rate-limit)\n")
+    assert "  why: plugin rate-limit runs: the model asks for it, with settings of its own" in iris
+    assert wine.startswith("default/wine on default (wine.example; strategy none)\n")
+    found = json.loads(run("plan", manifests, "--config", file, "-o", "json").stdout)
+    assert [one["plugins"] for one in found] == [["stamp", "rate-limit"], []]
+
+
+def test_plan_takes_plugins_as_they_are_called_where_it_knows_no_gateway(manifests: Path, put) -> None:
+    put("iris", plugins=[{"name": "anything"}])
+    result = run("plan", manifests)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "plugins anything" in result.stdout
+
+
+def test_a_plugin_that_the_gateway_lacks_is_found_by_validate(manifests: Path, put, tmp_path: Path) -> None:
+    file = tmp_path / "headgate.yaml"
+    file.write_text(PLUGINS)
+    put("iris", plugins=[{"name": "rate-limt"}])
+    result = run("validate", manifests, "--config", file)
+    assert result.exit_code == 2
+    assert "spec.plugins[0].name: gateway 'default' has no plugin 'rate-limt'" in result.stderr
+    assert "did you mean 'rate-limit'?" in result.stderr
+
+
 def test_plan_answers_what_if(manifests: Path, put) -> None:
     put("iris", versions=SPLIT)
     result = run("plan", manifests, "--not-ready", "iris/v2", "-o", "json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import pytest
 import yaml
 
 from headgate.cli import cli
+from headgate.config import Config, read
 from router.cluster import status as conditions
+from router.plugins import chosen
+from router.schema import ModelRollout
+from sidecar.loading import load
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -132,3 +137,22 @@ def test_the_rights_are_those_of_the_role() -> None:
         for resource in re.findall(r"`([\w/]+)`", resources):
             told[group.strip(" `"), resource] = {one.strip() for one in verbs.split(",")}
     assert told == given
+
+
+def test_the_examples_of_turning_plugins_on_work(tmp_path: Path) -> None:
+    section = text("plugins.md").partition("## Turn it on")[2].partition("\n## ")[0]
+    configuration, manifest = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    file = tmp_path / "headgate.yaml"
+    file.write_text(configuration)
+    config = read(file)
+    assert isinstance(config, Config)
+    (gateway,) = (one.as_ir() for one in config.gateways)
+    raw = yaml.safe_load(manifest)
+    raw["apiVersion"], raw["metadata"] = "headgate.dev/v1alpha1", {"name": "iris"}
+    raw["spec"] |= {"hosts": ["iris.test"], "versions": [{"name": "v1", "backend": {"endpoints": ["10.0.0.1:80"]}}]}
+    found = chosen(ModelRollout.model_validate(raw), gateway, "")
+    assert (found.running, found.problems) == (("rate-limit", "redact"), ())
+    assert found.plugins is not None
+    assert json.loads(found.plugins.chain[0].config) == {"per_second": 5}
+    entries = [{"plugin": one.source, "config": json.loads(one.config)} for one in found.plugins.chain]
+    assert load(entries).faults == ()

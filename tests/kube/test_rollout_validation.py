@@ -18,6 +18,7 @@ DOCUMENTED = {
     "is valid RE2": r"regular expression .* is not valid",
     "may be matched or set": r"the host header cannot be matched|cannot be changed|cannot be set",
     "twice in different capitals": r"header 'A' is given twice",
+    "at most 4096 characters": r"characters of settings are too many",
     "inside an endpoint is in range": r"port \d+ is out of range|is not an IP address \(each part is 0 to 255",
 }
 """Words of docs/reference.md, "What only the control plane checks", and the complaints that they stand for."""

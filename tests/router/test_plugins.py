@@ -93,8 +93,11 @@ def test_a_plugin_that_the_gateway_lacks_is_a_problem_with_a_guess_and_the_rest_
     assert "plugin rate-limt does not run: gateway default has none of that name" in found.why
 
 
-def test_doing_without_what_is_not_there_is_only_a_warning() -> None:
-    assert [one.severity for one in of({"name": "gone", "enabled": False}).problems] == ["warning"]
+@pytest.mark.parametrize("required", [False, True])
+def test_doing_without_what_is_not_there_is_only_a_warning(required: bool) -> None:
+    found = of({"name": "gone", "enabled": False, "required": required, "config": {"kept": "for later"}})
+    assert [one.severity for one in found.problems] == ["warning"]
+    assert found.missing is None
 
 
 def test_a_gateway_without_plugins_says_where_they_are_given() -> None:
@@ -168,8 +171,6 @@ def test_a_model_that_comes_to_require_what_is_not_there_keeps_its_traffic() -> 
     ("plugins", "expected"),
     [
         ([{"name": "a"}, {"name": "a"}], "plugin 'a' is already spec.plugins[0]"),
-        ([{"name": "a", "enabled": False, "config": {"x": 1}}], "goes with a plugin that runs"),
-        ([{"name": "a", "enabled": False, "required": True}], "goes with a plugin that runs"),
         ([{"name": "a", "config": [1]}], "must be a mapping"),
         ([{"name": "a", "config": {"x": "y" * 5_000}}], "characters of settings are too many"),
         ([{"name": "a", "config": {"x": float("nan")}}], "cannot be written as JSON"),

@@ -13,7 +13,20 @@ import grpc
 import pytest
 
 from xds.cache import Cache
-from xds.ir import Backend, Endpoint, HeaderMatch, Match, ModelPlan, Protocol, Route, StringMatch, Target
+from xds.ir import (
+    Backend,
+    Endpoint,
+    HeaderMatch,
+    Match,
+    ModelPlan,
+    Plugin,
+    PluginHost,
+    Plugins,
+    Protocol,
+    Route,
+    StringMatch,
+    Target,
+)
 from xds.server import XdsServer
 from xds.translate import translate
 
@@ -27,16 +40,24 @@ print(json.dumps({"split": split, "pinned": pinned}))
 """
 
 
-@pytest.mark.parametrize("protocol", [Protocol.H2C, Protocol.AUTO])
-def test_a_proxyless_client_follows_weights_and_pins(protocol):
-    answers = asyncio.run(ask_through_grpc(protocol))
+EMBEDDED = Plugins(PluginHost.EMBEDDED, (Plugin("stamp", "stamp.py"),))
+EXT_PROC = Plugins(PluginHost.EXT_PROC, (Plugin("stamp"),), address="unix:/run/plugins.sock")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "plugins"),
+    [(Protocol.H2C, None), (Protocol.AUTO, None), (Protocol.H2C, EMBEDDED), (Protocol.H2C, EXT_PROC)],
+    ids=["h2c", "auto", "plugins inside Envoy", "plugins beside Envoy"],
+)
+def test_a_proxyless_client_follows_weights_and_pins(protocol, plugins):
+    answers = asyncio.run(ask_through_grpc(protocol, plugins))
     assert set(answers["pinned"]) == {"v2"}
     counted = Counter(answers["split"])
     assert set(counted) == {"v1", "v2"}
     assert counted["v1"] > counted["v2"]  # 80 to 20: the other way round is one chance in 10 to the 70
 
 
-async def ask_through_grpc(protocol: Protocol) -> dict[str, list[str]]:
+async def ask_through_grpc(protocol: Protocol, plugins: Plugins | None) -> dict[str, list[str]]:
     servers = {version: model_server(version) for version in ("v1", "v2")}
     backends = [Backend(f"m/{name}", (Endpoint("127.0.0.1", port),), protocol) for name, (_, port) in servers.items()]
     pin = Match(headers=(HeaderMatch("traffic", StringMatch.EXACT, "test"),))
@@ -45,7 +66,7 @@ async def ask_through_grpc(protocol: Protocol) -> dict[str, list[str]]:
         Route("split", Match(), (Target("m/v1", 8_000, "v1"), Target("m/v2", 2_000, "v2"))),
     )
     cache = Cache()
-    cache.apply("m", translate(ModelPlan("m", "default", ("iris.test",), routes, tuple(backends))))
+    cache.apply("m", translate(ModelPlan("m", "default", ("iris.test",), routes, tuple(backends), plugins=plugins)))
     control_plane = XdsServer({"default": cache})
     await control_plane.start()
     try:
