@@ -1,4 +1,5 @@
-"""Tokens of OpenAI-style answers, whole or streamed as server-sent events: counted per version, and put into the log.
+"""Tokens of OpenAI-style answers, whole or streamed as server-sent events: counted per version, and put into the log
+and the metadata `headgate`, from which the sidecar's stream of requests takes them.
 
 A stream is read as it goes by and never held back. Where the answer has no `usage` block (a stream without
 `stream_options.include_usage`), one event with content counts as one token of output.
@@ -11,6 +12,7 @@ from typing import Any
 
 from sidecar.plugin import CONTINUE, STREAMED, Body, Entry, Headers, HttpContext, Plugin, Result
 
+NAMESPACE = "headgate"
 _KEPT = 1 << 20  # bytes of an answer, or of one event, that are read
 _SMALL = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -72,6 +74,13 @@ class Counting(HttpContext["Tokens"]):
         self.tokens_out = self.tokens_out or self.events
         self.root.tokens.add(self.tokens_in, version=self._version(), direction="in")
         self.root.tokens.add(self.tokens_out, version=self._version(), direction="out")
+        if self.tokens_in or self.tokens_out:
+            self.set_metadata(NAMESPACE, "tokens_in", self.tokens_in)
+            self.set_metadata(NAMESPACE, "tokens_out", self.tokens_out)
+        if self.first is not None:
+            self.set_metadata(NAMESPACE, "time_to_first_token", self.first - self.began)
+            if self.events > 1:
+                self.set_metadata(NAMESPACE, "time_between_tokens", (self.last - self.first) / (self.events - 1))
 
     def _version(self) -> str:
         return str(self.get_property("version") or "")

@@ -256,3 +256,29 @@ def test_what_is_wrong_with_plugins_is_named(tmp_path: Path, plugins: str, expec
     found = complaints(tmp_path, f"gateways:\n- plugins: {plugins}\n")
     assert len(found) == 1, found
     assert f"gateways[0].plugins.{expected}" in found[0]
+
+
+def test_requests_are_streamed_only_when_that_is_turned_on(tmp_path: Path) -> None:
+    said = "clientHeader: X-User, labels: {tier: x-tier, language: 'metadata:language'}"
+    on, off = (
+        accepted(tmp_path, f"gateways: [{{streamRequests: {{enabled: {enabled}, {said}}}}}]").gateways[0].as_ir()
+        for enabled in ("true", "false")
+    )
+    assert on.stream == ir.Stream("x-user", (("language", "metadata:language"), ("tier", "x-tier")))
+    assert off.stream is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "what"),
+    [
+        ("{version: x-a}", "label 'version' is taken, or no name of a label"),
+        ("{Tier: x-a}", "label 'Tier' is taken, or no name of a label"),
+        ("{tier: 'x%RESP(a)%'}", "label 'tier' has the source 'x%RESP(a)%'"),
+        ("{tier: 'metadata:'}", "label 'tier' has the source 'metadata:'"),
+        ("{a: h, b: h, c: h, d: h, e: h, f: h, g: h, h: h, i: h}", "has 9 labels"),
+    ],
+)
+def test_labels_of_streamed_requests_are_names_with_sources(tmp_path: Path, labels: str, what: str) -> None:
+    (complaint,) = complaints(tmp_path, f"gateways: [{{streamRequests: {{labels: {labels}}}}}]")
+    assert "gateways[0].streamRequests.labels" in complaint
+    assert what in complaint

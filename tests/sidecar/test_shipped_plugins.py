@@ -181,6 +181,7 @@ def test_tokens_are_read_from_the_usage_block() -> None:
     assert numbers(plugins) == {"tokens v1 in": 7, "tokens v1 out": 5}
     entry = exchange.finish()
     assert (entry["tokens_in"], entry["tokens_out"]) == (7, 5)
+    assert exchange.host.metadata == {("headgate", "tokens_in"): 7, ("headgate", "tokens_out"): 5}
 
 
 def events(*contents: str, usage: dict[str, int] | None = None) -> bytes:
