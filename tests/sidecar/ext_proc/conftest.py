@@ -157,12 +157,16 @@ def _bootstrap(plugins: dict[str, Any], http: int, grpc_port: int, listen: str) 
     manager = {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "test",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        "route_config": {
+            "response_headers_to_add": [
+                {"header": {"key": "x-metadata", "value": "%DYNAMIC_METADATA(headgate:word)%"}},
+            ],
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
+        },
         "http_filters": [
             plugins,
             {"name": "router", "typed_config": {"@type": f"{_TYPES}.filters.http.router.v3.Router"}},
         ],
-        "access_log": [],
     }
 
     def upstream(name: str, port: int, h2: bool = False) -> dict[str, Any]:

@@ -415,3 +415,13 @@ def test_plugins_that_cannot_be_had_fail_by_policy_only(in_rig: Run, text: str) 
         assert (await rig.stats())["streams_failed"] == 1
 
     in_rig(story)
+
+
+def test_metadata_reach_envoy(in_rig: Run) -> None:
+    async def story(rig: Any) -> None:
+        await rig.both(
+            made({"on_request_headers": lambda self, headers: self.set_metadata("headgate", "word", "said")})
+        )
+        assert (await rig.ask()).headers["x-metadata"] == "said"
+
+    in_rig(story)
