@@ -53,6 +53,22 @@ def metrics(expression: str) -> set[str]:
     return {re.sub(r"_bucket$", "", name) for name in found}
 
 
+def known_labels() -> set[str]:
+    """Second column of the same lists, and what Prometheus adds."""
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("configuration.md", "sidecar.md"))
+    columns = re.findall(r"^\| `headgate_\w+` \|([^|]*)\|", pages, re.MULTILINE)
+    return {"le", "job", "instance", *(name for column in columns for name in re.findall(r"`(\w+)`", column))}
+
+
+def grouped(expression: str) -> set[str]:
+    lists = re.findall(r"(?:by|on|ignoring) \(([^)]*)\)", expression)
+    return {name.strip() for names in lists for name in names.split(",")}
+
+
+def labels(expression: str) -> set[str]:
+    return grouped(expression) | set(re.findall(r'(\w+)(?:=~|!=|!~|=)"', expression))
+
+
 # Rules
 
 
@@ -116,6 +132,7 @@ def test_a_rule_asks_for_metrics_that_there_are(rule: Object) -> None:
     asked = metrics(rule["expr"])
     assert asked <= known_metrics()
     assert asked or "headgate:" in rule["expr"]
+    assert labels(rule["expr"]) <= known_labels()
 
 
 # Dashboards
@@ -210,6 +227,18 @@ def test_panels_ask_for_metrics_that_there_are(board: Object) -> None:
             asked = metrics(target["expr"])
             assert asked, target["expr"]
             assert asked <= known_metrics(), target["expr"]
+            assert labels(target["expr"]) <= known_labels(), target["expr"]
+
+
+@every_board
+def test_a_legend_names_labels_that_the_answer_has(board: Object) -> None:
+    """And all of those that tell the lines apart."""
+    for one in panels(board):
+        for target in one["targets"]:
+            told = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            by = set() if target["expr"].startswith("count(") else grouped(target["expr"]) - {"le"}
+            plain = "sum" not in target["expr"] and "max" not in target["expr"]
+            assert told == ({"instance"} if plain else by), target["expr"]
 
 
 @needs_promtool
