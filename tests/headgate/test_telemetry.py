@@ -50,12 +50,12 @@ class Sidecar:
 
 
 @asynccontextmanager
-async def sidecar(text: str) -> AsyncIterator[Sidecar]:
+async def sidecar(text: str, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Sidecar]:
     one = Sidecar(text)
     runner = web.ServerRunner(web.Server(one.answer, access_log=None, handler_cancellation=True), shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    one.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, host, port).start()
+    one.url = f"http://{host}:{runner.addresses[0][1]}"
     try:
         yield one
     finally:
@@ -125,6 +125,54 @@ def test_a_sidecar_that_goes_is_told_and_its_figures_grow_old() -> None:
             await until(lambda: bool(found.versions(IRIS, ["v1"])))
 
     play(scenario)
+
+
+def test_every_address_of_a_name_is_asked_and_those_that_go_are_forgotten() -> None:
+    async def scenario() -> None:
+        there: list[str] = []
+        broken = False
+
+        async def resolve(host: str, port: int) -> list[str]:
+            assert host == "sidecars.example"
+            if broken:
+                raise OSError(-2, "Name or service not known")
+            return there
+
+        async with sidecar(told(entry())) as one:
+            port = int(one.url.rpartition(":")[2])
+            name = f"http://sidecars.example:{port}"
+            async with sidecar(told(entry()), "127.0.0.2", port), reading(name, resolve=resolve) as found:
+
+                def read_by(number: int) -> bool:
+                    return found.versions(IRIS, ["v1"]).get("v1", {"sidecars": 0})["sidecars"] == number
+
+                await until(lambda: found.sidecars()[0]["trouble"] == "the name stands for no address")
+                there[:] = ["127.0.0.1", "127.0.0.2"]
+                await until(lambda: read_by(2))
+                assert found.versions(IRIS, ["v1"])["v1"]["rps"] == 5.0
+                assert {each["url"] for each in found.sidecars()} == {f"{name} at {address}" for address in there}
+                there[:] = ["127.0.0.2"]
+                await until(lambda: read_by(1))
+                broken = True
+                await until(lambda: "cannot resolve" in found._names[0].trouble)
+                assert read_by(1), "whom we know we go on asking"
+
+    play(scenario)
+
+
+def test_a_name_that_nobody_knows_is_told() -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        raise OSError(-2, "Name or service not known")
+
+    async def scenario() -> None:
+        async with reading("http://sidecars.example:1", resolve=resolve) as found:
+            await until(lambda: "cannot resolve the name: name or service not" in found.sidecars()[0]["trouble"])
+
+    play(scenario)
+
+
+def test_a_name_of_both_families_counts_once() -> None:
+    assert set(asyncio.run(telemetry.addresses("localhost", 1))) == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize(
