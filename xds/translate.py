@@ -25,7 +25,10 @@ from xds.ir import (
     ModelPlan,
     PathKind,
     PathMatch,
+    Plugin,
     PluginHost,
+    PluginModels,
+    Plugins,
     Protocol,
     QueryMatch,
     Route,
@@ -85,6 +88,12 @@ def warm_up() -> None:
         for dns in (False, True):
             translate(ModelPlan("x", "x", ("x",), routes, (Backend("x", endpoints, protocol, dns),)), on_demand=True)
     translate_gateway(Gateway("x", (Listener("x", "::", 1, tls="x", client_ca="x"),)))
+    for host in PluginHost:
+        for address in ("unix:/x", "127.0.0.1:1"):
+            plugins = Plugins(host, (Plugin("x", models=PluginModels.ALL),), address=address)
+            translate_gateway(Gateway("x", (Listener("x", "::", 1),), plugins=plugins))
+            for chain in ((), plugins.chain):
+                translate(ModelPlan("x", "x", ("x",), routes, (Backend("x", ()),), "", replace(plugins, chain=chain)))
     secret("x", b"x", b"x")
     validation_context("x", b"x")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,21 @@ def test_beside_envoy_nobody_is_asked_for_a_model_without_plugins() -> None:
 def test_the_process_beside_envoy_is_found(address: str, expected: dict[str, Any]) -> None:
     cluster = written(gateway(replace(EXT_PROC, address=address)), Type.CLUSTER)["CLUSTER"]["headgate.plugins"]
     assert cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] == expected
+
+
+def test_after_the_warm_up_no_plugin_meets_a_message_for_the_first_time() -> None:
+    script = """if True:
+        import runpy, sys
+        from dataclasses import replace
+        from xds.encode import _plan
+        from xds.translate import warm_up
+        cases = runpy.run_path(sys.argv[1])
+        warm_up()
+        known = _plan.cache_info().currsize
+        for plugins in cases["HOSTS"].values():
+            cases["gateway"](plugins), cases["model"](plugins), cases["model"](replace(plugins, chain=()))
+        print("met before:", known > 30, "new:", _plan.cache_info().currsize - known)
+    """
+    root = Path(__file__).parents[2]
+    ran = subprocess.run([sys.executable, "-c", script, __file__], capture_output=True, text=True, timeout=60, cwd=root)
+    assert ran.stdout.strip() == "met before: True new: 0", ran.stderr
