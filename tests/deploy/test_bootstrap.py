@@ -29,20 +29,24 @@ def tls(server_name: str) -> UpstreamTls:
     )
 
 
-def expected(cluster: str, service: str, port: int, secured: bool) -> dict[str, Any]:
+def expected(cluster: str, service: str, port: int, secured: bool, stream: int | None = None) -> dict[str, Any]:
     return bootstrap(
         node_id=NODE,
         node_cluster=cluster,
         xds_address=service,
         xds_port=port,
         tls=tls(service) if secured else None,
+        sidecar=("127.0.0.1", stream) if stream else None,
     )
 
 
 def files() -> dict[str, str]:
     made = {
-        "bootstrap.yaml": as_yaml(expected("GATEWAY_NAME", "XDS_SERVICE", 18000, False)),
-        "bootstrap-tls.yaml": as_yaml(expected("GATEWAY_NAME", "XDS_SERVICE", 18000, True)),
+        f"bootstrap{'-tls' * secured}{'-stream' * bool(stream)}.yaml": as_yaml(
+            expected("GATEWAY_NAME", "XDS_SERVICE", 18000, secured, stream)
+        )
+        for secured in (False, True)
+        for stream in (None, 18003)
     }
     for path, content in secrets(tls("XDS_SERVICE"), "XDS_SERVICE").items():
         made[PurePath(path).name] = as_yaml(content)
@@ -83,3 +87,18 @@ def test_with_tls_it_follows_renewed_certificates() -> None:
     assert (mounts["bootstrap"], mounts["xds-tls"]) == (FOLDER, CERTIFICATES)
     certificate = named(objects, "Certificate", "blue-headgate-xds-server")
     assert "blue-headgate" in certificate["spec"]["dnsNames"]
+
+
+@pytest.mark.parametrize("mode", ["none", "certManager"])
+def test_with_the_stream_envoy_knows_the_sidecars_port(mode: str) -> None:
+    stream = {"enabled": True, "port": 19003, "clientHeader": "x-user", "labels": {"tier": "x-tier"}}
+    objects = render({"tls": {"mode": mode}, "gateway": {"sidecar": {"stream": stream}}})
+    config = named(objects, "ConfigMap", "headgate-gateway")["data"]["envoy.yaml"]
+    assert yaml.safe_load(config) == expected("default", "headgate", 18000, mode != "none", 19003)
+    told = yaml.safe_load(named(objects, "ConfigMap", "headgate")["data"]["headgate.yaml"])["gateways"][0]
+    assert told["streamRequests"] == {"enabled": True, "clientHeader": "x-user", "labels": {"tier": "x-tier"}}
+    off = render({"gateway": {"sidecar": {"enabled": False, "stream": stream}}})
+    assert yaml.safe_load(named(off, "ConfigMap", "headgate-gateway")["data"]["envoy.yaml"]) == expected(
+        "default", "headgate", 18000, False
+    )
+    assert "streamRequests" not in named(off, "ConfigMap", "headgate")["data"]["headgate.yaml"]

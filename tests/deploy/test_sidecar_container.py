@@ -37,6 +37,7 @@ def test_its_command_line_is_one_that_the_command_takes(values: Object) -> None:
     assert given["listen"] == f"0.0.0.0:{port['containerPort']}"
     assert given["interval"] == values.get("gateway", {}).get("sidecar", {}).get("interval", 1)
     assert given["log_format"] == "json"
+    assert given["stream"] == ("127.0.0.1:19003" if values else None)
 
 
 def test_it_reads_the_admin_page_that_the_bootstrap_opens() -> None:

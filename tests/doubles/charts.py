@@ -84,6 +84,7 @@ VALUES: dict[str, Object] = {
                 "image": {"repository": "example.com/sidecar", "tag": "2", "pullPolicy": "Always"},
                 "port": 19002,
                 "interval": 0.5,
+                "stream": {"enabled": True, "port": 19003, "clientHeader": "x-user", "labels": {"tier": "x-tier"}},
                 "env": [{"name": "TZ", "value": "UTC"}],
             },
         },

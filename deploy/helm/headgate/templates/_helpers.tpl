@@ -134,6 +134,11 @@ capabilities:
 {{- end -}}
 {{- end -}}
 
+{{/* "yes" when Envoys tell the sidecar of single requests. */}}
+{{- define "headgate.streams" -}}
+{{- if and .Values.gateway.sidecar.enabled .Values.gateway.sidecar.stream.enabled -}}yes{{- end -}}
+{{- end -}}
+
 {{/* headgate.yaml: what the values say, and `config` over it. */}}
 {{- define "headgate.config" -}}
 {{- $xds := dict "address" "0.0.0.0" "port" 18000 -}}
@@ -158,7 +163,14 @@ capabilities:
 {{- end -}}
 {{- $listeners = append $listeners $listener -}}
 {{- end -}}
-{{- $_ := set $made "gateways" (list (dict "name" .Values.gateway.name "onDemandAbove" (int .Values.gateway.onDemandAbove) "listeners" $listeners)) -}}
+{{- $gateway := dict "name" .Values.gateway.name "onDemandAbove" (int .Values.gateway.onDemandAbove) "listeners" $listeners -}}
+{{- if include "headgate.streams" . -}}
+{{- $stream := dict "enabled" true -}}
+{{- with .Values.gateway.sidecar.stream.clientHeader -}}{{- $_ := set $stream "clientHeader" . -}}{{- end -}}
+{{- with .Values.gateway.sidecar.stream.labels -}}{{- $_ := set $stream "labels" . -}}{{- end -}}
+{{- $_ := set $gateway "streamRequests" $stream -}}
+{{- end -}}
+{{- $_ := set $made "gateways" (list $gateway) -}}
 {{- end -}}
 {{- toYaml (mergeOverwrite $made (deepCopy .Values.config)) -}}
 {{- end -}}
@@ -168,8 +180,10 @@ What `headgate bootstrap` prints, with this release's names. files/ is written b
 is overridden by each Envoy's --service-node.
 */}}
 {{- define "headgate.bootstrap" -}}
-{{- $file := ternary "files/bootstrap.yaml" "files/bootstrap-tls.yaml" (eq .Values.tls.mode "none") -}}
-{{- .Files.Get $file | replace "XDS_SERVICE" (include "headgate.fullname" .) | replace "GATEWAY_NAME" .Values.gateway.name | replace "port_value: 18000" (printf "port_value: %d" (int .Values.service.xdsPort)) -}}
+{{- $tls := ternary "" "-tls" (eq .Values.tls.mode "none") -}}
+{{- $stream := ternary "-stream" "" (eq (include "headgate.streams" .) "yes") -}}
+{{- $file := printf "files/bootstrap%s%s.yaml" $tls $stream -}}
+{{- .Files.Get $file | replace "XDS_SERVICE" (include "headgate.fullname" .) | replace "GATEWAY_NAME" .Values.gateway.name | replace "port_value: 18000" (printf "port_value: %d" (int .Values.service.xdsPort)) | replace "port_value: 18003" (printf "port_value: %d" (int .Values.gateway.sidecar.stream.port)) -}}
 {{- end -}}
 
 {{- define "headgate.checks" -}}
