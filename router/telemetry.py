@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WINDOW = "10s"
-PATH = f"/versions?window={WINDOW}"
+PATH = f"/versions?window={WINDOW}&brief"
 MOST_VERSIONS = 20_000
 
 

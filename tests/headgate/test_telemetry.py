@@ -21,6 +21,7 @@ from headgate.config import Config
 from headgate.demo.traffic import until as wait
 from headgate.serve import ControlPlane
 from headgate.telemetry import FRESH, Telemetry
+from router.telemetry import PATH
 
 IRIS = "default/iris"
 
@@ -45,7 +46,7 @@ class Sidecar:
         self.asked += 1
         if self.silent.is_set():
             await asyncio.Event().wait()
-        assert request.path_qs == "/versions?window=10s"
+        assert request.path_qs == PATH
         return web.Response(text=self.text, status=self.status)
 
 

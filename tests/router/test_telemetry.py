@@ -33,7 +33,7 @@ def test_what_a_sidecar_tells_is_read() -> None:
     windows.take({key: Figures({}, {}, {})}, 0.0)
     windows.take({key: Figures(outcomes, {}, {"duration": Times((0.01, 0.02), (10, 10))})}, 4.0)
     assert WINDOW in WINDOWS
-    assert PATH.endswith(WINDOW)
+    assert f"window={WINDOW}&" in PATH
     told = {"age_seconds": 0.25, "trouble": "Envoy is away", "versions": windows.versions(WINDOW)}
     reading = read(json.dumps(told).encode())
     assert (reading.age, reading.trouble, reading.odd) == (0.25, "Envoy is away", 0)

@@ -148,6 +148,16 @@ def test_one_window_can_be_asked_for():
     assert (status, json.loads(text)["hint"]) == (400, "there are 10s, 1m, 5m")
 
 
+def test_a_brief_answer_has_rates_and_quantiles():
+    envoy = Envoy()
+    follower = Follower(envoy, clock=envoy.clock)
+    asyncio.run(follower.read_once())
+    (version,) = json.loads(asked(envoy, "/versions?window=10s&brief", follower)[1])["versions"]
+    assert set(version) == {"namespace", "model", "version", "route", "shadow", "total", "windows"}
+    assert set(version["windows"]["10s"]) == {"seconds", "requests", "errors", "rps", "duration_seconds"}
+    assert version["total"] == {"requests": 0}
+
+
 def test_an_unknown_page_names_those_that_there_are():
     envoy = Envoy()
     status, text = asked(envoy, "/stats", Follower(envoy))
