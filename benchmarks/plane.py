@@ -71,7 +71,9 @@ class Plane:
     async def __aexit__(self, *exception: object) -> None:
         await self._stack.aclose()
 
-    async def start_envoy(self, within: float = 120.0, concurrency: int = 1) -> int:
+    async def start_envoy(
+        self, within: float = 120.0, concurrency: int = 1, sidecar: tuple[str, int] | None = None
+    ) -> int:
         """Start Envoy and return its port; everything put so far has been planned before."""
         await self.idle()
         config = bootstrap(
@@ -80,6 +82,7 @@ class Plane:
             xds_address="127.0.0.1",
             xds_port=self.server.port,
             admin_port=0,
+            sidecar=sidecar,
         )
         envoy = EnvoyProcess(config, concurrency=concurrency, log_level="error")
         self._stack.push_async_callback(envoy.stop)

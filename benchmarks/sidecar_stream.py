@@ -1,18 +1,33 @@
-"""What an entry of the request stream costs the sidecar: messages as Envoy sends them, taken in by one connection."""
+"""What the stream of single requests costs: the sidecar per entry, and Envoy per request.
+
+Messages as Envoy sends them are taken in by one connection, in this process. Then two Envoys with the same routes to
+the same server, one streaming to `headgate sidecar` and one plain, get the same load in turns (`sidecar_overhead.py`).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import re
+import socket
 import statistics
 import sys
 import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import aiohttp
 import msgpack
 
-from benchmarks.report import Report, arguments, machine
+from benchmarks.child import Child, cpu_seconds, resident
+from benchmarks.plane import Plane, rollouts
+from benchmarks.report import ROOT, Report, arguments, machine, progress
+from benchmarks.sidecar_overhead import MANIFEST, MODEL, loaded
 from sidecar.stream.figures import families
 from sidecar.stream.losses import Losses
 from sidecar.stream.receiver import Receiver
 from sidecar.stream.requests import Requests
+from xds.ir import Gateway, Listener, Stream
 
 MESSAGES, ENTRIES = 100, 200
 CASES = {
@@ -67,6 +82,71 @@ def cost(case: tuple[str, str, str], rounds: int) -> tuple[float, float]:
     return statistics.median(taken), sum(map(len, sent)) / (MESSAGES * ENTRIES)
 
 
+async def beside(report: Report, rounds: int, seconds: float) -> None:
+    """Envoy's CPU with and without the stream; the sidecar's own, and what it has missed at full load."""
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        servers = stack.enter_context(Child.script("servers.py", "http", "v1", "v2"))
+        ports = servers.hear("listening")["ports"]
+        planes: dict[bool, Plane] = {}
+        for streams in (True, False):
+            listeners = (Listener("http", "127.0.0.1", 0),)
+            gateway = Gateway("default", listeners, count_requests=False, stream=Stream("x-user") if streams else None)
+            plane = planes[streams] = await stack.enter_async_context(Plane(gateway=gateway))
+            (located,) = rollouts(MANIFEST.format(**ports))
+            plane.put(located)
+            await plane.start_envoy(sidecar=("127.0.0.1", port))
+            await plane.acked(MODEL)
+        envoy = planes[True].envoy
+        assert envoy is not None
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "headgate", "sidecar", "--envoy", f"http://127.0.0.1:{envoy.admin_port}"),
+            *("--listen", "127.0.0.1:0", "--stream", f"127.0.0.1:{port}"),
+            stderr=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+        )
+        try:
+            assert child.stderr is not None
+            await child.stderr.readline()
+            url = f"http://{(await child.stderr.readline()).decode().split()[-1]}"
+            for plane in planes.values():
+                await loaded(plane, 1.5, folder)  # by then Envoy is connected
+            before, spent = await told(url), cpu_seconds(child.pid)
+            for turn in range(rounds):
+                progress(f"round {turn + 1} of {rounds}")
+                for streams in (True, False) if turn % 2 else (False, True):
+                    rates[streams].append(await loaded(planes[streams], seconds, folder))
+            spent = cpu_seconds(child.pid) - spent
+            await asyncio.sleep(7)  # what has not come by then is lost
+            after = await told(url)
+            memory = resident(child.pid) / 1e6
+        finally:
+            child.terminate()
+            await child.wait()
+    came, lost = after[0] - before[0], after[1] - before[1]
+    rows = [
+        [name, statistics.median(rates[streams]), 1e6 / statistics.median(rates[streams])]
+        for name, streams in (("plain", False), ("streaming", True))
+    ]
+    report.table("Envoy with a server that answers at once", ("Envoy", "requests per CPU second", "us a request"), rows)
+    shares = [100 * streaming / plain for streaming, plain in zip(rates[True], rates[False], strict=True)]
+    report.figure("request rate with the stream on", statistics.median(shares), "%", 88, "at least", headline=True)
+    report.figure("all of the sidecar's CPU per entry", 1e6 * spent / came, "us")
+    report.figure(f"lost of {came:,.0f} entries", lost, "", 0)
+    report.figure("memory of the sidecar", memory, "MB", 80)
+
+
+async def told(url: str) -> tuple[float, float]:
+    """Entries that came, and that were lost."""
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as answer:
+        text = await answer.text()
+    found = re.findall(r"^headgate_stream_(entries|lost)_total\S* (\S+)$", text, re.MULTILINE)
+    return sum(float(n) for name, n in found if name == "entries"), sum(float(n) for name, n in found if name == "lost")
+
+
 def main() -> int:
     options = arguments(__doc__)
     report = Report("sidecar_stream", machine())
@@ -74,6 +154,7 @@ def main() -> int:
     rows = [[name, size, each] for name, (each, size) in costs.items()]
     report.table("Python per entry", ("entry", "bytes", "us of CPU"), rows)
     report.figure("Python per entry", costs["as it is"][0], "us", 3, headline=True)
+    asyncio.run(beside(report, 4 if options.quick else 12, 1.0 if options.quick else 2.0))
     return report.close(options.json)
 
 
