@@ -27,7 +27,7 @@ TIMEOUT = 2.0
 FRESH = 10.0
 """Older figures are not shown: they would be taken for what is going on."""
 MOST_BYTES = 2 << 20
-"""Some 7,000 versions. json reads it in one go, so this bounds how long a push may wait for it: 30 ms; for 1,000, 4 ms."""
+"""Some 7,000 versions. json reads it in one go, and a push may wait for it: 4 ms with 1,000 versions, at most 30."""
 SLICE = 50
 """Entries read in one go."""
 RESOLVE_EVERY = 10
