@@ -274,3 +274,13 @@ def test_a_peer_that_sends_rubbish_is_cut_off_and_nobody_else(rig):
             assert (await metrics(url))["headgate_stream_connections", ()] == 1
 
     rig(body)
+
+
+def test_an_envoy_that_does_not_know_the_sidecar_refuses_the_listener_and_says_so(rig):
+    async def body(rig: Any) -> None:
+        xds = await rig.serve(GATEWAY)
+        await rig.envoy(ready=False)
+        await rig.until(lambda: xds.fleet.rejection("default", "gateway/default"))
+        assert "headgate_sidecar" in str(xds.fleet.rejection("default", "gateway/default"))
+
+    rig(body)
