@@ -9,6 +9,7 @@ import sys
 import aiohttp
 import click
 import pytest
+import yaml
 from charts import VALUES, Object, named, of_kind, render
 
 from headgate.cli import cli
@@ -83,10 +84,22 @@ def test_prometheus_reaches_it_and_users_do_not() -> None:
     assert [one["port"] for one in users["ports"]] == ["http"]
     assert "from" not in users
     assert [one["port"] for one in figures["ports"]] == ["sidecar"]
-    assert figures["from"] == named(render(), "NetworkPolicy", "headgate")["spec"]["ingress"][1]["from"][1:]
+    assert figures["from"] == named(render(), "NetworkPolicy", "headgate")["spec"]["ingress"][1]["from"]
+    assert len(figures["from"]) == 2
     nobody = named(render({"networkPolicy": {"httpFrom": []}}), "NetworkPolicy", "headgate-gateway")["spec"]["ingress"]
-    assert len(nobody) == 1, "an empty list of peers would let everybody in"
+    assert [list(peer) for peer in nobody[1]["from"]] == [["podSelector"]], "the control plane only"
     assert "sidecar" not in {port["name"] for port in named(render(), "Service", "headgate-gateway")["spec"]["ports"]}
+
+
+@pytest.mark.parametrize("values", [{}, VALUES["everything"]], ids=["default", "everything"])
+def test_the_control_plane_asks_all_of_them_by_one_name(values: Object) -> None:
+    objects = render(values)
+    service = named(objects, "Service", "headgate-gateway-sidecars")["spec"]
+    assert service["clusterIP"] == "None"
+    (port,) = service["ports"]
+    assert (port["port"], port["targetPort"]) == (sidecar(values)["ports"][0]["containerPort"], "sidecar")
+    config = yaml.safe_load(named(objects, "ConfigMap", "headgate")["data"]["headgate.yaml"])
+    assert config["telemetry"] == {"sidecars": [f"http://headgate-gateway-sidecars:{port['port']}"]}
 
 
 def test_the_monitor_finds_it_and_leaves_the_models_namespace_alone() -> None:
@@ -105,6 +118,8 @@ def test_without_it_nothing_of_it_is_left() -> None:
     objects = render({"gateway": {"sidecar": {"enabled": False}}})
     pod = named(objects, "Deployment", "headgate-gateway")["spec"]["template"]["spec"]
     assert [one["name"] for one in pod["containers"]] == ["envoy"]
+    assert "telemetry" not in named(objects, "ConfigMap", "headgate")["data"]["headgate.yaml"]
+    assert "headgate-gateway-sidecars" not in {one["metadata"]["name"] for one in objects}
     assert len(named(objects, "NetworkPolicy", "headgate-gateway")["spec"]["ingress"]) == 1
 
 

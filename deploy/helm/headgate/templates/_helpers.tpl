@@ -171,6 +171,10 @@ capabilities:
 {{- $_ := set $gateway "streamRequests" $stream -}}
 {{- end -}}
 {{- $_ := set $made "gateways" (list $gateway) -}}
+{{- if .Values.gateway.sidecar.enabled -}}
+{{- $sidecars := printf "http://%s-gateway-sidecars:%d" (include "headgate.fullname" .) (int .Values.gateway.sidecar.port) -}}
+{{- $_ := set $made "telemetry" (dict "sidecars" (list $sidecars)) -}}
+{{- end -}}
 {{- end -}}
 {{- toYaml (mergeOverwrite $made (deepCopy .Values.config)) -}}
 {{- end -}}
