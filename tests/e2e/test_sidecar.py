@@ -307,7 +307,7 @@ def test_what_envoy_lets_go_of_is_kept(rig):
             config = bootstrap(
                 node_id="e1", node_cluster="default", xds_address="127.0.0.1", xds_port=xds.port, admin_port=0
             )
-            config["stats_eviction_interval"] = "1s"
+            config["stats_eviction_interval"] = "4s"
             async with EnvoyProcess(config, concurrency=1) as envoy, following(envoy) as follower:
                 rig.port = await envoy.wait_listener("http")
                 admin = f"http://127.0.0.1:{envoy.admin_port}{PATH}"
