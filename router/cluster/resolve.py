@@ -137,9 +137,11 @@ def _resolved(
 
 
 def _gone(listed: tuple[Reference, ...], asking: _Asking) -> bool:
-    found = [asking.find(one) for one in listed if one.short not in UNPROTECTED]
-    leaving = any(part(one, "metadata", "deletionTimestamp") is not None for one in found)
-    return bool(found) and (leaving or all(one is None for one in found))
+    """Something of it is being deleted, or what serves is not there; a Service alone serves nothing."""
+    found = {one: asking.find(one) for one in listed if one.short not in UNPROTECTED}
+    leaving = any(part(obj, "metadata", "deletionTimestamp") is not None for obj in found.values())
+    workloads = [obj for one, obj in found.items() if one.short not in ("svc", "service")] or list(found.values())
+    return bool(found) and (leaving or all(obj is None for obj in workloads))
 
 
 def _overrides(resources: References, asking: _Asking) -> tuple[dict[str, int], tuple[Problem, ...]]:
