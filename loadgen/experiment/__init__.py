@@ -1,0 +1,1 @@
+"""Experiments: an ordered list of tasks, its results, and where they are kept."""

@@ -1,0 +1,1 @@
+"""What is sent: payloads from strings, files, addresses, templates, feeds and metadata of models."""

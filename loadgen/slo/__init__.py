@@ -1,0 +1,1 @@
+"""Service level objectives: a small language, verdicts with their intervals, exit codes."""
