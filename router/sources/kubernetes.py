@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from router.cluster.backend import ModelMesh
-from router.cluster.drain import FINALIZER
+from router.cluster.drain import FINALIZER, protectable
 from router.cluster.endpoints import service_key
 from router.cluster.objects import Object, mapping, mappings, part, text
 from router.cluster.resolve import UNPROTECTED, References, Resolved, resolve, resolve_routemap
@@ -36,6 +36,7 @@ from router.kube.view import Resource
 from router.manifests import Located, read
 from router.problem import Problem
 from router.schema import KIND, ModelRollout
+from router.sources.parting import Partings
 from router.store import Dirty, Store
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Kubernetes:
         modelmesh: ModelMesh | None = None,
         watch_timeout: float = 60.0,
         on_status: Callable[[str, Mapping[str, Any]], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.loaded = asyncio.Event()
         self.types = types
@@ -94,6 +96,7 @@ class Kubernetes:
         self._routemaps: defaultdict[str, set[str]] = defaultdict(set)  # ConfigMaps by model
         self._resolved: dict[str, Resolved] = {}
         self._former: dict[str, dict[str, tuple[Reference, ...]]] = {}  # versions that linger, or may
+        self._partings = Partings(self._mark, self._deaf, clock)
         self._slices: defaultdict[str, dict[str, Object]] = defaultdict(dict)
         self._service_of: dict[str, str] = {}  # by slice
         self._asking: defaultdict[Reference, set[str]] = defaultdict(set)
@@ -137,6 +140,7 @@ class Kubernetes:
             for one in self.reflectors:
                 group.create_task(one.run(), name=one.path)
             group.create_task(self._work())
+            group.create_task(self._partings.run())
 
     @property
     def reflectors(self) -> tuple[Reflector[Object], ...]:
@@ -389,11 +393,15 @@ class Kubernetes:
         return left
 
     def _part(self, model: str, gone: References) -> None:
-        """Versions that are no longer wanted linger while something of them still carries our finalizer."""
+        """Versions that are no longer wanted linger while something of them still carries our finalizer, or may."""
         for version, listed in gone.items():
-            if any(self._drains(self._own(one)) for one in listed):
+            owned = [self._own(one) for one in listed]
+            protected = any(map(self._drains, owned))
+            if protected or any(map(self._may_drain, owned)):
                 known = self._former.setdefault(model, {}).get(version, ())
                 self._former[model][version] = tuple(dict.fromkeys((*known, *listed)))
+                if not protected:
+                    self._partings.begin(model, version)
 
     def _remember_former(self, model: str) -> None:
         former = self._former.get(model, {})
@@ -405,6 +413,7 @@ class Kubernetes:
 
     def _drop_former(self, model: str, version: str) -> None:
         listed = self._former[model].pop(version, ())
+        self._partings.forget(model, version)
         if not self._former[model]:
             del self._former[model]
         present = self._resolved.get(model)
@@ -423,12 +432,28 @@ class Kubernetes:
         present = self._resolved.get(model)
         kept = {self._own(one) for listed in present.resources.values() for one in listed} if present else set()
         for version, listed in tuple(self._former.get(model, {}).items()):
-            if not any(own not in kept and self._drains(own) for own in map(self._own, listed)):
+            owned = [own for own in map(self._own, listed) if own not in kept]
+            if any(map(self._drains, owned)):
+                self._partings.forget(model, version)
+            elif not (self._partings.undecided(model, version) and any(map(self._may_drain, owned))):
                 self._drop_former(model, version)
         return frozenset(self._former.get(model, ()))
 
     def _drains(self, own: Reference) -> bool:
         return FINALIZER in (part(self.find(own), "metadata", "finalizers") or ())
+
+    def _may_drain(self, own: Reference) -> bool:
+        """Whether our finalizer may be on it by now, though it was not when it was last seen."""
+        kind, obj = self.types.get(own.short), self.find(own)
+        if kind is None or obj is None or own.short in UNPROTECTED or not protectable(kind):
+            return False
+        return labelled(obj) and not text(obj, "metadata", "deletionTimestamp")
+
+    def _deaf(self, model: str, version: str) -> bool:
+        """Whether something that a version consisted of is not being followed now."""
+        kinds = (self.types.get(own.short) for own in map(self._own, self._former.get(model, {}).get(version, ())))
+        watches = (self._objects.get(kind.url_path) for kind in kinds if kind is not None)
+        return any(one is not None and one.trouble and not one.refused for one in watches)
 
     def _protectable(self, resources: References) -> Iterator[tuple[str, Reference]]:
         return (

@@ -51,6 +51,7 @@ class Faults:
     """Watches stay open and say nothing; what happens meanwhile is lost to them, as behind a dead proxy."""
     lost_answers: int = 0
     """So many writes are carried out, and their connection is reset instead of answered."""
+    _late: list[Matches] = field(default_factory=list)
     _delays: list[tuple[float, Matches]] = field(default_factory=list)
     _answers: list[_Answer] = field(default_factory=list)
 
@@ -68,8 +69,18 @@ class Faults:
         """Make matching requests slow until `clear()`."""
         self._delays.append((seconds, matches))
 
+    def late(self, matches: Matches) -> None:
+        """Matching watches tell nothing until `clear()`, and then all of it: every watch has its own pace."""
+        self._late.append(matches)
+
+    async def deliver(self, asked: Asked) -> None:
+        """Return when this watch may tell what it has."""
+        while any(matches(asked) for matches in self._late):
+            await asyncio.sleep(0.005)
+
     def clear(self) -> None:
         self.silent = False
+        self._late.clear()
         self.lost_answers = 0
         self._delays.clear()
         self._answers.clear()

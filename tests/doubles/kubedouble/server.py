@@ -411,6 +411,7 @@ class ApiServer:
             if watch is None:
                 return response
             async for chunk in watch.chunks(ends_at):
+                await self.faults.deliver(request)
                 if not self.faults.silent:
                     await response.write(chunk)
             return response

@@ -385,6 +385,31 @@ def test_a_rollout_that_is_deleted_lets_go_of_all_when_its_requests_have_ended(s
     scene(test)
 
 
+@pytest.mark.parametrize("leaves", ["the rollout", "the version"])
+def test_a_protection_that_the_watch_has_yet_to_tell_of_holds_too(scene, leaves: str):
+    """Each kind has a watch of its own: that a version goes may be heard before that its Deployment is protected."""
+
+    async def test(it: Any) -> None:
+        leader = await serving(it)
+        async with it.running(), leader.leading():
+            it.api.faults.late(lambda asked: asked.path.endswith("/deployments"))
+            await leader.protected("v1", "v2")
+            leader.envoys.requests["default/iris/v2"] = 1
+            if leaves == "the rollout":
+                it.api.delete("headgate.dev/v1alpha1", "ModelRollout", "iris", "default")
+                await it.until(lambda: it.source.rollout(MODEL) is None and not it.sink.plans[MODEL].routes)
+            else:
+                it.apply(_without_v2(it))
+                await it.until(lambda: it.weights() == {"v1": 100})
+            it.api.faults.clear()
+            await leader.waits("v2", "1 request in progress at v2")
+            assert "default/iris/v2" in {one.name for one in it.sink.plans[MODEL].backends}
+            leader.envoys.requests.clear()
+            await it.until(lambda: leader.finalizers_of("v2") == [])
+
+    scene(test)
+
+
 def test_the_last_version_goes_at_once_and_everybody_is_warned(scene):
     async def test(it: Any) -> None:
         leader = await serving(it)

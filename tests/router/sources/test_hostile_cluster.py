@@ -25,6 +25,7 @@ from router.engine import Engine
 from router.kube.client import within
 from router.kube.states import States
 from router.sources.kubernetes import CONFIGMAPS, ROLLOUTS, SERVICES, SLICES, Kubernetes
+from router.sources.parting import GRACE
 from router.store import Store
 from router.values import is_ip
 from xds.ir import Gateway, ModelPlan
@@ -66,7 +67,8 @@ class Plane:
 
     def __init__(self, **options: Any) -> None:
         self.states = States()
-        self.source = Kubernetes(None, on_status=self.states.adopt, **options)  # type: ignore[arg-type]
+        self.now = 0.0
+        self.source = Kubernetes(None, on_status=self.states.adopt, clock=lambda: self.now, **options)  # type: ignore[arg-type]
         self.store, self.sink = Store(), Sink()
         self.source._store = self.store
         self.engine = Engine(self.store, self.sink, gateways={"default": Gateway("default", ())}, states=self.states)
@@ -84,6 +86,7 @@ class Plane:
             wanted = [obj for obj in by_path[one.path] if selected(one, obj)]
             one._tell(one._copy.page(copy.deepcopy(wanted)))
             one._tell(one._copy.end("1"))
+            one.trouble = None
         asyncio.run(self._begin())
 
     async def _begin(self) -> None:
@@ -113,6 +116,12 @@ class Plane:
         while dirty := self.store.take_dirty():
             for model in dirty:
                 self.engine.update(model)
+
+    def later(self) -> None:
+        """What parted a moment ago has parted long ago."""
+        self.now += GRACE
+        self.source._partings.check()
+        self.settle()
 
     @property
     def defects(self) -> list[str]:
@@ -167,6 +176,10 @@ class World:
     def settle(self) -> None:
         for plane in self.planes:
             plane.settle()
+
+    def later(self) -> None:
+        for plane in self.planes:
+            plane.later()
 
 
 def meta(name: str, namespace: str = "default", **more: Any) -> Object:
@@ -713,6 +726,10 @@ class Cluster(RuleBasedStateMachine):
     def let_it_work(self) -> None:
         self.world.settle()
 
+    @rule()
+    def let_time_pass(self) -> None:
+        self.world.later()
+
     @invariant()
     def nothing_breaks(self) -> None:
         if hasattr(self, "plane"):
@@ -730,6 +747,7 @@ class Cluster(RuleBasedStateMachine):
             if obj["metadata"].pop("finalizers", None):
                 self.world.put(path, obj)
         self.world.settle()
+        self.world.later()
         assert not self.plane.source._former, "nothing lingers once our finalizers are gone"
         fresh = Plane()
         fresh.start(self.world.objects)

@@ -145,7 +145,7 @@ def test_a_routemap_is_a_rollout_until_a_modelrollout_takes_its_place(scene):
 def test_a_version_that_leaves_keeps_its_addresses_and_a_deleted_rollout_its_clusters(scene):
     async def test(it: Any) -> None:
         it.apply(IRIS)
-        it.model("v1")
+        it.model("v1", labels=False)
         it.model("v2", ports=(8002,))
         it.finalizer("v2", True)
         async with it.running():
