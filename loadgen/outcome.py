@@ -41,7 +41,7 @@ class Series:
 
     `codes`: answers by HTTP status, or by gRPC status name. `failures`: why requests failed, by kind ("status 503",
     "connection refused", "timeout", ...), with `samples` of messages. Failed ones count in `metrics` too, timed out
-    ones with the time that they were waited for. `good`: those within the goodput limits. `tokens`: output tokens received.
+    ones with the time that they were waited for. `good`: those within the goodput limits. `tokens`: output tokens.
     """
 
     scenario: str
