@@ -53,7 +53,7 @@ def documents(text: str, where: str) -> Iterator[Document | Problem]:
     """Every document of a text; where it breaks off, a problem ends the row."""
     try:
         if line := _too_deep(text):
-            yield Problem(f"{where}:{line}", "", f"YAML nested more than {MAX_DEPTH} levels deep", "nothing was read")
+            yield _too_nested(where, line)
             return
         loader = _Loader(text)
     except yaml.YAMLError as error:
@@ -178,9 +178,15 @@ def _too_deep(text: str) -> int | None:
     return None
 
 
+def _too_nested(where: str, line: int) -> Problem:
+    return Problem(f"{where}:{line}", "", f"YAML nested more than {MAX_DEPTH} levels deep", "nothing was read")
+
+
 def _broken(error: yaml.YAMLError, where: str) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if mark is not None and "maximum nesting depth" in reason:  # libyaml's own limit, met before any event is there
+        return _too_nested(where, mark.line + 1)
     context = getattr(error, "context", None)
     what = f"broken YAML: {reason}" + (f" {context}" if context else "")
     if mark is None:
