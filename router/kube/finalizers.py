@@ -210,10 +210,11 @@ class Finalizers:
             await self._release(resource, drain.verdict)
 
     async def _release(self, resource: Resource, found: Verdict) -> None:
-        if not await self._write(take_off, resource):
-            self._drains.pop(resource.reference, None)
+        drain = self._drains.get(resource.reference)  # the watch may tell that it is gone before the write is answered
+        written = await self._write(take_off, resource)
+        self._drains.pop(resource.reference, None)
+        if not written:
             return
-        drain = self._drains.pop(resource.reference, None)
         self._told(resource.reference)
         log.log(logging.WARNING if found.warning else logging.INFO, "%s: released: %s", resource.reference, found.why)
         if drain is not None and (found.warning or drain.told_at is not None):

@@ -70,12 +70,12 @@ class Faults:
         self._delays.append((seconds, matches))
 
     def late(self, matches: Matches) -> None:
-        """Matching watches tell nothing until `clear()`, and then all of it: every watch has its own pace."""
+        """Until `clear()` matching watches tell nothing, and then all of it; and what is done is not answered."""
         self._late.append(matches)
 
     async def deliver(self, asked: Asked) -> None:
-        """Return when this watch may tell what it has."""
-        while any(matches(asked) for matches in self._late):
+        """Return when this request's answer, or what its watch has to tell, may be sent."""
+        while any(matches(asked) for matches in self._late):  # noqa: ASYNC110 - `clear` may come from any thread
             await asyncio.sleep(0.005)
 
     def clear(self) -> None:

@@ -223,6 +223,7 @@ class ApiServer:
         if self.faults.lost_answers and request.method in ("POST", "PUT", "PATCH", "DELETE"):
             self.faults.lost_answers -= 1
             _reset(request.transport)
+        await self.faults.deliver(request)
         return response
 
     def _user(self, request: web.Request) -> User:

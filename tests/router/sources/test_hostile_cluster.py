@@ -69,6 +69,8 @@ class Plane:
         self.states = States()
         self.now = 0.0
         self.source = Kubernetes(None, on_status=self.states.adopt, clock=lambda: self.now, **options)  # type: ignore[arg-type]
+        for one in self.source.reflectors:
+            one.trouble = None
         self.store, self.sink = Store(), Sink()
         self.source._store = self.store
         self.engine = Engine(self.store, self.sink, gateways={"default": Gateway("default", ())}, states=self.states)
@@ -86,7 +88,6 @@ class Plane:
             wanted = [obj for obj in by_path[one.path] if selected(one, obj)]
             one._tell(one._copy.page(copy.deepcopy(wanted)))
             one._tell(one._copy.end("1"))
-            one.trouble = None
         asyncio.run(self._begin())
 
     async def _begin(self) -> None:
