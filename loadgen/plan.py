@@ -57,7 +57,8 @@ class Load:
     `executor`: "arrivals" starts requests by schedule, whatever the answers do (open loop); "users" is `users`
     greenlets that each send, wait for the answer, think `think_time` seconds and send again; "max" is the same without
     thinking, one for each connection. `requests` ends the run after so many, `duration` after so long, whichever comes
-    first; with "arrivals" the schedule's end ends it too. When `connections` are all taken, requests queue (their
+    first; with "arrivals" the schedule's end ends it too. The warm-up comes on top of both. Several processes share
+    rate, users, connections and limits among them. When `connections` are all taken, requests queue (their
     latency counts from the intended start all the same); more than `max_in_flight` waiting and sent requests are queued
     or dropped, by `on_limit`.
     """
@@ -68,8 +69,8 @@ class Load:
     think_time: float = 0.0
     requests: int | None = None
     duration: float | None = None
-    warmup: float = 0.0  # seconds at the beginning that are sent and not recorded
-    warmup_requests: int = 0
+    warmup: float = 0.0  # seconds, before all that is asked for, in which requests are sent and not recorded
+    warmup_requests: int = 0  # as many more, at the rate that the schedule opens with
     grace: float = 30.0  # how long requests may still end after the last one has started
     connections: int = 16  # 0: as many as it takes
     streams_per_connection: int = 100  # HTTP/2 and gRPC
