@@ -1,0 +1,13 @@
+"""Which client speaks a scenario's protocol."""
+
+from __future__ import annotations
+
+from loadgen.plan import Scenario
+from loadgen.wire.call import Client, Done
+
+
+def open_client(scenario: Scenario, done: Done) -> Client:
+    """For the hub of this thread. Raises ValueError: what of the scenario's target cannot be used."""
+    from loadgen.wire.http1 import Http1Client
+
+    return Http1Client(scenario, done)
