@@ -14,7 +14,7 @@ DURATIONS = ("latency", "service", "connect", "queue", "lag", "ttft", "itl", "tp
 _STATS = ("mean", "min", "max", "stddev", "count")
 
 # name: (metric, statistic, dimension). What is not a duration is one figure, under all the names that people know.
-_OTHERS: dict[str, tuple[str, str, Dimension]] = {
+SINGLE: dict[str, tuple[str, str, Dimension]] = {
     "error-rate": ("errors", "share", "share"),
     "error-count": ("errors", "count", "count"),
     "timeout-rate": ("timeouts", "share", "share"),
@@ -50,7 +50,6 @@ _ALIASES = {
     "tokens-rate": "tokens-per-second",
     "e2e": "latency",
 }
-NAMES = (*_OTHERS, *(f"{metric}-p99" for metric in DURATIONS), *(f"{metric}-mean" for metric in DURATIONS))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -67,7 +66,7 @@ class Figure:
         """As it is written in an SLO and in reports."""
         if self.stat == "p":
             return f"{self.metric}-p{self.percent:g}"
-        for name, (metric, stat, _) in _OTHERS.items():
+        for name, (metric, stat, _) in SINGLE.items():
             if (metric, stat) == (self.metric, self.stat):
                 return name
         return f"{self.metric}-{self.stat}"
@@ -96,8 +95,8 @@ def figure(name: str) -> Figure | Unknown:
     tidy = _ALIASES.get(tidy, tidy)
     if tidy.startswith("e2e-"):
         tidy = "latency-" + tidy[4:]
-    if tidy in _OTHERS:
-        metric, stat, dimension = _OTHERS[tidy]
+    if tidy in SINGLE:
+        metric, stat, dimension = SINGLE[tidy]
         return Figure(metric, stat, dimension=dimension)
     metric, _, stat = tidy.partition("-")
     if metric not in DURATIONS:
@@ -117,11 +116,14 @@ def figure(name: str) -> Figure | Unknown:
 
 
 def _near(name: str) -> str:
-    near = get_close_matches(name, (*NAMES, *_ALIASES), n=1, cutoff=0.6)
-    if not near and "-" in name:  # the metric alone may be misspelt: latncy-p99
-        metric, _, stat = name.partition("-")
-        if close := get_close_matches(metric, DURATIONS, n=1, cutoff=0.6):
-            near = [f"{close[0]}-{stat}"]
+    """What may have been meant."""
+    metric, _, stat = name.partition("-")
+    if re.fullmatch(r"p\d+(\.\d+)?|mean|max", name):  # as other tools write it
+        near = [f"latency-{name}"]
+    elif stat and (close := get_close_matches(metric, DURATIONS, n=1, cutoff=0.6)):
+        near = [f"{close[0]}-{stat}"]
+    else:
+        near = get_close_matches(name, (*SINGLE, *_ALIASES, *DURATIONS), n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
-    return "there are " + ", ".join((*(f"{each}-p99" for each in DURATIONS), *_OTHERS))
+    return "there are " + ", ".join((*(f"{each}-p99" for each in DURATIONS), *SINGLE))

@@ -12,6 +12,7 @@ from loadgen.slo.figures import Dimension
 from loadgen.slo.objective import Slo
 
 Ruling = Literal["PASS", "FAIL", "INCONCLUSIVE", "NO_DATA"]
+Scale = Dimension | Literal["ratio"]
 Policy = Literal["exit", "pass", "fail"]  # what INCONCLUSIVE means for the exit code
 
 
@@ -52,7 +53,7 @@ class Verdict:
     limit: float | None = None
     margin: float | None = None
     interval: Interval | None = None
-    scale: Dimension | Literal["ratio"] = "time"
+    scale: Scale = "time"
     samples: int = 0
     needed: int | None = None
     why: str = ""
@@ -60,25 +61,30 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """All verdicts of a run. `faults` make it invalid, whatever the verdicts; `silent` says that nothing answered."""
+    """All verdicts of a run. `faults` make it invalid, whatever the verdicts.
+
+    `silent` says why nothing can be told of how the target serves: not one request succeeded, and `answered` tells
+    whether anything answered at all.
+    """
 
     verdicts: tuple[Verdict, ...] = ()
     faults: tuple[Fault, ...] = ()
     confidence: float | None = None  # asked for; None: the measured value decides
     inconclusive: Policy = "exit"
     silent: str = ""
+    answered: bool = True
 
     @property
     def exit_code(self) -> ExitCode:
-        """Nothing answered 3, invalid 4, any SLO broken 99, no data for one 3, inconclusive 5; otherwise 0."""
+        """Nothing answered 3, invalid 4, any SLO broken 99, no data for one or no success 3, inconclusive 5, else 0."""
         rulings = {each.ruling for each in self.verdicts}
-        if self.silent and "FAIL" not in rulings:
+        if not self.answered:
             return ExitCode.NO_DATA
         if self.faults:
             return ExitCode.INVALID
         if "FAIL" in rulings or ("INCONCLUSIVE" in rulings and self.inconclusive == "fail"):
             return ExitCode.BROKEN
-        if "NO_DATA" in rulings:
+        if "NO_DATA" in rulings or self.silent:
             return ExitCode.NO_DATA
         if "INCONCLUSIVE" in rulings and self.inconclusive == "exit":
             return ExitCode.INCONCLUSIVE
