@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from loadgen.outcome import Outcome
 from loadgen.slo import intervals
+from loadgen.slo.figures import DURATIONS
 from loadgen.slo.measure import CONFIDENCE, Estimate, Measurements
 from loadgen.slo.objective import ALL, Reference, Slo
 from loadgen.slo.quantities import quantity
@@ -86,7 +87,12 @@ def _judge(measured: Measurements, slo: Slo, scenario: str, version: str, confid
         if theirs is None or not theirs.samples:
             return replace(blank, samples=own.samples, why=_nothing(measured, other))
         case = _against(slo, own, theirs, other, sure)
-    return _verdict(blank, case, confidence, sure)
+    verdict = _verdict(blank, case, confidence, sure)
+    succeeded = any(each.ok for each in measured.series(scenario, version))
+    if slo.subject.figure.metric in DURATIONS and not succeeded and verdict.ruling != "FAIL":
+        # Errors that come fast are no service.
+        return replace(verdict, ruling="NO_DATA", needed=None, why=f"all {own.samples:,} requests failed; {case.words}")
+    return verdict
 
 
 def _alone(slo: Slo, own: Estimate, sure: float) -> _Case:

@@ -63,3 +63,10 @@ def span(low: float, high: float, scale: Dimension | str) -> str:
     if math.isinf(high):
         return f"{quantity(low, scale)} or more"
     return f"{quantity(low, scale)} to {quantity(high, scale)}"
+
+
+def brief(low: float, high: float) -> str:
+    """An interval of durations for a table: "12.1–13.4 ms"."""
+    first, last = duration(max(low, 0.0)), duration(high)
+    number, _, unit = first.partition(" ")
+    return f"{number if unit == last.partition(' ')[2] or low <= 0 else first}–{last}"

@@ -257,8 +257,16 @@ def test_a_target_that_only_answers_errors_breaks_the_limit_of_errors() -> None:
     run = outcome(series("v1", [0.01] * 500, failures={"status 500": 500}))
     assert judged(run, "error-rate<=1%").exit_code == ExitCode.BROKEN
     assert judged(run, "latency-p95<=1s").exit_code == ExitCode.NO_DATA
+    assert only(judged(run, "latency-p95<=1ms")).ruling == "FAIL"
     assert judged(run).exit_code == ExitCode.NO_DATA
     assert judged(run).silent == "all 500 requests failed"
+
+
+def test_a_version_that_fails_fast_does_not_pass_for_fast() -> None:
+    run = outcome(series("v1", [0.1] * 500), series("v2", [0.001] * 500, failures={"status 500": 500}))
+    found = judged(run, "latency-p95<=1s")
+    assert rulings(found) == {"v1": "PASS", "v2": "NO_DATA"}
+    assert found.verdicts[1].why == "all 500 requests failed; latency-p95 is 1 ms"
 
 
 def test_a_broken_slo_outweighs_what_is_missing_and_what_is_unclear() -> None:
