@@ -30,14 +30,16 @@ class Unreadable(ValueError):
 class Block:
     """One block of headers or trailers.
 
-    `status`: what ":status" says; 0 where it is not there, -1 where it is no status. `sound`: no pseudo-header but
-    one ":status", and that first. `memo`: room for what a reader has found out about it, so as not to do so again.
+    `size`: bytes on the wire. `status`: what ":status" says; 0 where it is not there, -1 where it is no status.
+    `sound`: no pseudo-header but one ":status", and that first. `memo`: room for what a reader has found out about it,
+    so as not to do so again.
     """
 
-    __slots__ = ("fields", "memo", "sound", "status")
+    __slots__ = ("fields", "memo", "size", "sound", "status")
 
-    def __init__(self, fields: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, fields: tuple[tuple[str, str], ...], size: int) -> None:
         self.fields = fields
+        self.size = size
         self.memo: object = None
         self.status = 0
         if fields and fields[0][0] == ":status":
@@ -68,7 +70,7 @@ class Blocks:
         """Raises Unreadable."""
         block = self._blocks.get(data)
         if block is None:
-            block = Block(self._read(data))
+            block = Block(self._read(data), len(data))
             if len(self._blocks) >= _CACHED_BLOCKS:
                 self._blocks.clear()
             self._blocks[data] = block
@@ -136,7 +138,12 @@ def _integer(block: bytes, at: int, bits: int) -> tuple[int, int]:
 
 def encode(fields: Iterable[tuple[str, str]]) -> bytes:
     """The block that says this. Names are in lower case; values are latin-1 or, where that cannot say it, UTF-8."""
-    return b"".join(_field(name.encode("ascii"), _bytes(value)) for name, value in fields)
+    return encode_bytes((name.encode("ascii"), _bytes(value)) for name, value in fields)
+
+
+def encode_bytes(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The same of names and values that are bytes already."""
+    return b"".join([_field(name, value) for name, value in fields])
 
 
 def _bytes(value: str) -> bytes:

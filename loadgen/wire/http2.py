@@ -44,21 +44,24 @@ class Loss(NamedTuple):
 
 class Stream:
     """One exchange. What is done with the answer is a subclass' matter; it may open, send, reset in each of these.
+    `live`: it has been opened and is not over. One that has failed may be opened again, somewhere else.
 
     After `ended` or `failed`, one of which comes once unless the stream is reset from here, nothing else comes.
     """
 
     __slots__ = ("_begun", "_credit", "_finish", "_unsent", "_window", "connection", "id", "live")
 
+    id: int
+    live: bool
+    connection: Connection
+    _begun: bool  # the answer's headers have come
+    _credit: int  # bytes that came and of which the server has not been told that there is room again
+    _window: int
+    _unsent: bytes | memoryview
+    _finish: bool  # nothing follows what is unsent; the end has been sent where there is nothing unsent
+
     def __init__(self) -> None:
-        self.id = 0
         self.live = False
-        self.connection: Connection | None = None
-        self._begun = False  # the answer's headers have come
-        self._credit = 0  # bytes that came and of which the server has not been told that there is room again
-        self._window = 0
-        self._unsent: bytes | memoryview = b""
-        self._finish = False  # nothing follows what is unsent; the end has been sent where there is nothing unsent
 
     def headed(self, block: Block) -> None:
         """The answer's headers have come (not those of informational ones)."""
@@ -159,6 +162,11 @@ class Connection:
             return 0
         return min(self._most, self._peer_most) - len(self.streams)
 
+    @property
+    def used(self) -> bool:
+        """Whether there has been a stream."""
+        return self._next_id > 1
+
     def open(self, stream: Stream, block: bytes, body: bytes = b"", end: bool = True) -> None:
         """Begin an exchange: an encoded block of headers, and what there is of a body. There must be room."""
         id, size = self._next_id, len(body)
@@ -166,6 +174,7 @@ class Connection:
         if self._next_id > _LAST:
             self.draining = True  # there are no more numbers
         stream.id, stream.live, stream.connection, stream._window = id, True, self, self._first_window
+        stream._begun, stream._credit, stream._unsent, stream._finish = False, 0, b"", False
         self.streams[id] = stream
         if len(block) > self._frame:
             self._write_long(block, id, END_STREAM if end and not size else 0)
