@@ -50,6 +50,12 @@ class Attribution:
         return tuple(rule.name for rule in self.rules if rule.source == "header")
 
     @property
+    def leading_headers(self) -> tuple[str, ...]:
+        """Those tried before any body: where one of them is there, nothing else needs to be looked at."""
+        first = next((at for at, rule in enumerate(self.rules) if rule.source == "body"), len(self.rules))
+        return tuple(rule.name for rule in self.rules[:first])
+
+    @property
     def reads_body(self) -> bool:
         return any(rule.source == "body" for rule in self.rules)
 

@@ -24,7 +24,8 @@ from loadgen.wire.connection import Closed, Connection, connect
 from loadgen.wire.deadlines import Deadlines
 from loadgen.wire.endpoint import Endpoint
 from loadgen.wire.events import Tokens
-from loadgen.wire.http1_reader import ProtocolError, Reader
+from loadgen.wire.http1_head import Head, Heads, ProtocolError
+from loadgen.wire.http1_reader import Reader
 from loadgen.wire.http1_request import Requests
 
 _CODES = {status: str(status) for status in range(100, 1000)}
@@ -42,6 +43,8 @@ class Http1Client:
         self.target = target
         self.endpoint = Endpoint.of(target, ("http/1.1",))
         self.attribution = Attribution.of(target)
+        names = (*self.attribution.headers, "content-type") if target.stream else self.attribution.headers
+        self.heads = Heads(names, self.attribution.leading_headers)
         self.per_request = load.reuse == "per-request"
         self.failing = _failing(target)
         self.bodiless = target.method == "HEAD"
@@ -119,9 +122,7 @@ class _Lane:
         self.call: Call | None = None
         self.data = b""
         self.used = False  # whether the connection has carried a whole answer
-        rules, stream = client.attribution, client.target.stream
-        names = (*rules.headers, "content-type") if stream else rules.headers
-        self.reader = Reader(names, rules.reads_body, stream)
+        self.reader = Reader(client.heads, client.attribution.reads_body, client.target.stream)
         self.connection = self.connect()
 
     def connect(self) -> Connection:
@@ -149,20 +150,20 @@ class _Lane:
         """`now`: when the data were read from the socket."""
         call = self.call
         if call is None:
-            self.client.drop(self)  # the server talks without being asked: whatever it says, it answers nothing
+            self.client.drop(self)  # whatever the server says without being asked, it answers nothing
             return
         if not call.received:
             call.first = now
         call.received += len(data)
         try:
-            complete = self.parse(data, now)
+            complete = self.read(data, now)
         except ProtocolError as error:
             self.fail(PROTOCOL, f"{self.client.endpoint.label}: {error}")
             return
         if complete:
             self.complete(call, now)
 
-    def parse(self, data: bytes, now: float) -> bool:
+    def read(self, data: bytes, now: float) -> bool:
         return self.reader.feed(data)
 
     def on_closed(self, why: Closed) -> None:
@@ -189,39 +190,37 @@ class _Lane:
 
     def fail(self, kind: str, message: str) -> None:
         """The connection goes with the call: what would come of it cannot be told from the next answer."""
-        call = self.call
+        call, head = self.call, self.reader.head
         assert call is not None
         self.call = None
         self.client.drop(self)
-        if self.reader.status >= 200:
-            call.code = _CODES[self.reader.status]
-            call.version = self.client.attribution.version(self.reader.fields)
+        if head is not None:
+            call.code = _CODES[head.status]
+            call.version = head.version or self.version(head)
         self.client.fail(call, kind, message)
 
     def complete(self, call: Call, now: float) -> None:
         client, reader = self.client, self.reader
+        head = reader.head
+        assert head is not None
         call.ended = now
-        call.code = _CODES[reader.status]
-        call.version = self.version()
-        if reader.status in client.failing:
+        call.code = _CODES[head.status]
+        call.version = head.version or self.version(head)
+        if head.status in client.failing:
             call.failure = f"status {call.code}"
             call.message = b"".join(reader.body)[:200].decode(errors="replace")
-        self.judge(call)
         self.call = None
-        self.data = b""
-        if reader.reusable and not client.per_request and not self.connection.unsent:
+        if not head.reusable or reader.surplus or client.per_request or self.connection.unsent:
+            client.drop(self)
+        else:
             self.used = True
             client.release(self)
-        else:
-            client.drop(self)
         client.finish(call)
 
-    def version(self) -> str | None:
-        rules, reader = self.client.attribution, self.reader
-        return rules.version(reader.fields, b"".join(reader.body) if rules.reads_body else b"")
-
-    def judge(self, call: Call) -> None:
-        """Say of an answer that came well what is wrong in it."""
+    def version(self, head: Head) -> str | None:
+        reader = self.reader
+        fields = {**head.fields, **reader.trailers} if reader.trailers else head.fields
+        return self.client.attribution.version(fields, b"".join(reader.body))
 
 
 class _StreamLane(_Lane):
@@ -237,55 +236,58 @@ class _StreamLane(_Lane):
     def on_bytes(self, data: bytes) -> None:
         self.arrived.append((perf_counter(), data))
         if len(self.arrived) == 1:
-            self.client.loop.run_callback(self.read)  # once the loop has read from all sockets that are ready
+            self.client.loop.run_callback(self.catch_up)  # once the loop has read from all sockets that are ready
 
-    def read(self) -> None:
+    def catch_up(self) -> None:
         arrived, self.arrived = self.arrived, []
         for now, data in arrived:
             self.receive(data, now)
 
-    def parse(self, data: bytes, now: float) -> bool:
+    def read(self, data: bytes, now: float) -> bool:
         complete = self.reader.feed(data)
-        parts = self.reader.body
-        if parts and self.reader.status < 300 and self.is_stream():
+        head, parts = self.reader.head, self.reader.body
+        if parts and head is not None and _is_stream(head):
             self.tokens.feed(b"".join(parts), now)
             parts.clear()
         return complete
 
-    def is_stream(self) -> bool:
-        return self.reader.fields.get("content-type", _EVENTS).partition(";")[0].strip().lower() == _EVENTS
-
     def on_closed(self, why: Closed) -> None:
-        self.read()
+        self.catch_up()
         super().on_closed(why)
 
     def expire(self) -> None:
-        self.read()
+        self.catch_up()
         super().expire()
 
     def fail(self, kind: str, message: str) -> None:
-        self.note()
+        if self.call is not None:
+            self.tell_tokens(self.call)
         super().fail(kind, message)
 
-    def version(self) -> str | None:
-        return self.client.attribution.version(self.reader.fields, self.tokens.first)
+    def complete(self, call: Call, now: float) -> None:
+        head = self.reader.head
+        assert head is not None
+        if head.status < 300 and not _is_stream(head):
+            call.failure = STREAM_ERROR
+            call.message = f"the answer is {head.fields['content-type']} and not a stream of events"
+        elif head.status < 300:
+            self.tokens.end()
+            if self.tokens.trouble is not None:
+                call.failure, call.message = STREAM_ERROR, self.tokens.trouble
+        self.tell_tokens(call)
+        super().complete(call, now)
 
-    def judge(self, call: Call) -> None:
-        self.note()
-        if call.failure is not None:
-            return
-        if not self.is_stream():
-            kind = self.reader.fields["content-type"]
-            call.failure, call.message = STREAM_ERROR, f"the answer is {kind} and not a stream of events"
-            return
-        self.tokens.end()
-        if self.tokens.trouble is not None:
-            call.failure, call.message = STREAM_ERROR, self.tokens.trouble
+    def tell_tokens(self, call: Call) -> None:
+        call.tokens = self.tokens.stamps
+        call.output_tokens = len(self.tokens.stamps) if self.tokens.output is None else self.tokens.output
 
-    def note(self) -> None:
-        assert self.call is not None
-        self.call.tokens = self.tokens.stamps
-        self.call.output_tokens = len(self.tokens.stamps) if self.tokens.output is None else self.tokens.output
+    def version(self, head: Head) -> str | None:
+        return self.client.attribution.version(head.fields, self.tokens.first)
+
+
+def _is_stream(head: Head) -> bool:
+    kind = head.fields.get("content-type", _EVENTS)
+    return head.status < 300 and kind.partition(";")[0].strip().lower() == _EVENTS
 
 
 def _failing(target: Target) -> frozenset[int]:

@@ -3,81 +3,88 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
-MAX_HEAD = 65536  # bytes of a status line and its header, or of trailers
+from loadgen.wire.http1_head import CHUNKED, MAX_HEAD, TO_THE_END, Head, Heads, ProtocolError, check_unfinished, shown
+
 MAX_LINE = 4096  # bytes of a chunk's size and extensions
 MAX_BODY_KEPT = 1 << 20
 MAX_ERROR_KEPT = 2048
 _EVERYTHING = 1 << 62
-_REMEMBERED = 4096  # lines
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[^\r\n\0]*[^\r\n\0 \t])?)[ \t]*")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
-_FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 
 _HEAD, _LENGTH, _CHUNK_SIZE, _CHUNK, _CHUNK_END, _TRAILERS, _TO_THE_END, _COMPLETE = range(8)
-
-_Field = tuple[str, str]
-_NOTHING: _Field = ("", "")  # a line that is in order and of no interest
-
-
-class ProtocolError(Exception):
-    """What the server did that HTTP/1.1 does not allow."""
 
 
 class Reader:
     """Call `expect`, then `feed` with what arrives, until it says that the answer is complete.
 
-    `names`: header fields to look for, in lower case. `status` and `fields` are there once the head has come, `fields`
-    taking those of trailers in as well. `body` holds parts of the body: of a successful stream all (the caller takes
-    them out), otherwise at most MAX_BODY_KEPT with `keep_body`, and of errors a little to show. `reusable`: whether
-    another request may follow on the connection.
+    `head` is there once it has come, `trailers` those of the fields of interest. `body` holds parts of the body: of a
+    successful stream all (the caller takes them out); with `keep_body`, where the head tells no version, at most
+    MAX_BODY_KEPT; and of errors a little to show. `surplus`: the server sent more than the answer.
     """
 
     __slots__ = (
         "_bodiless",
         "_buffer",
+        "_heads",
         "_keep_body",
         "_left",
-        "_lines",
-        "_names",
         "_room",
+        "_special",
         "_state",
         "_stream",
         "body",
-        "fields",
-        "reusable",
-        "status",
+        "head",
+        "surplus",
+        "trailers",
     )
 
-    def __init__(self, names: Iterable[str] = (), keep_body: bool = False, stream: bool = False) -> None:
-        self._names = frozenset(names) | _FRAMING
+    def __init__(self, heads: Heads, keep_body: bool = False, stream: bool = False) -> None:
+        self._heads = heads
+        self._special = stream
         self._keep_body, self._stream = keep_body, stream
-        self._lines: dict[bytes, _Field] = {}
-        self._buffer = b""
         self._left = self._room = 0
         self._state = _COMPLETE
-        self._bodiless = False
-        self.status = 0
-        self.fields: dict[str, str] = {}
+        self._buffer = b""
+        self._bodiless = self.surplus = False
+        self.head: Head | None = None
+        self.trailers: dict[str, str] = {}
         self.body: list[bytes] = []
-        self.reusable = False
 
     def expect(self, bodiless: bool = False) -> None:
         """The next answer is about to come; `bodiless` if it answers a HEAD."""
         self._state = _HEAD
-        self._buffer = b""
         self._bodiless = bodiless
-        self.status = 0
-        self.fields = {}
-        self.body = []
-        self.reusable = False
+        self._special = bodiless or self._stream
+        self.head = None
+        if self.body:
+            self.body = []
+        if self.trailers:
+            self.trailers = {}
 
     def feed(self, data: bytes) -> bool:
         """True when the answer is complete. Raises ProtocolError; the connection is then of no more use."""
+        if self._state == _HEAD and not self._buffer:  # most answers come in one piece, with a head seen before
+            end = data.find(b"\r\n\r\n") + 4
+            head = self._heads.known.get(data[:end])
+            if head is not None and head.length == len(data) - end and head.plain and not self._special:
+                if self._keep_body and head.version is None:
+                    self.body.append(data[end:])
+                self.head = head
+                self._state = _COMPLETE
+                self.surplus = False
+                return True
+        return self._go_on(data)
+
+    def end(self) -> bool:
+        """The server has ended the connection in good order. True if that completes the answer."""
+        if self._state == _TO_THE_END:
+            self._state = _COMPLETE
+            return True
+        return False
+
+    def _go_on(self, data: bytes) -> bool:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -85,7 +92,7 @@ class Reader:
         while True:
             state, before = self._state, at
             if state == _HEAD:
-                at = self._head(data, at)
+                at = self._read_head(data, at)
             elif state == _LENGTH:
                 at = self._take(data, at, _COMPLETE)
             elif state == _CHUNK_SIZE:
@@ -95,122 +102,62 @@ class Reader:
             elif state == _CHUNK_END:
                 at = self._chunk_end(data, at)
             elif state == _TRAILERS:
-                at = self._trailers(data, at)
+                at = self._read_trailers(data, at)
             elif state == _TO_THE_END:
                 self._keep(data[at:])
                 return False
+            elif at == 0 and data:
+                raise ProtocolError(f"the server sent {shown(data)} without being asked")
             else:
-                if at < len(data):
-                    if at == 0:
-                        raise ProtocolError(f"the server sent {_shown(data)} without being asked")
-                    self.reusable = False  # whatever follows, nobody asked for it
+                self.surplus = at < len(data)
                 return True
             if self._state == state and at in (before, len(data)):  # it cannot go on
                 self._buffer = data[at:]
                 return False
 
-    def end(self) -> bool:
-        """The server has ended the connection in good order. True if that completes the answer."""
-        if self._state == _TO_THE_END:
-            self._state = _COMPLETE
-            return True
-        return False
-
     # ------------------------------------------------------------------ each part: where the next one begins
 
-    def _head(self, data: bytes, at: int) -> int:
-        end = data.find(b"\r\n\r\n", at)
-        if end < 0:
-            _check_unfinished_head(data, at)
+    def _read_head(self, data: bytes, at: int) -> int:
+        end = data.find(b"\r\n\r\n", at) + 4
+        if end < 4:
+            check_unfinished(data, at)
             return at
         if end - at > MAX_HEAD:
             raise ProtocolError(f"its header is longer than {MAX_HEAD} bytes")
-        lines = data[at:end].split(b"\r\n")
-        match = _STATUS_LINE.fullmatch(lines[0])
-        if match is None:
-            raise ProtocolError(f"an answer does not begin with {_shown(lines[0])}")
-        self.status = int(match[2])
-        framing: dict[str, str] = {}
-        del lines[0]
-        self._read_fields(lines, framing)
-        if self.status < 200:
-            if self.status == 101:
-                raise ProtocolError("it switches protocols (status 101) without being asked to")
-            self.fields = {}
-        else:
-            self._begin_body(framing, old=match[1] == b"0")
-        return end + 4
+        block = data[at:end]
+        head = self._heads.known.get(block) or self._heads.read(block)
+        if head.status == 101:
+            raise ProtocolError("it switches protocols (status 101) without being asked to")
+        if head.status >= 200:
+            self.head = head
+            self._room = self._room_for_body(head)
+            if self._bodiless or head.status in (204, 304) or head.length == 0:
+                self._state = _COMPLETE
+            elif head.length == CHUNKED:
+                self._state = _CHUNK_SIZE
+            elif head.length == TO_THE_END:
+                self._state = _TO_THE_END
+            else:
+                self._left = head.length
+                self._state = _LENGTH
+        return end
 
-    def _read_fields(self, lines: list[bytes], framing: dict[str, str] | None) -> None:
-        """Lines come again and again: each is taken apart once. `framing` gets what says how long the body is."""
-        known = self._lines
-        for line in lines:
-            field = known.get(line)
-            if field is None:
-                field = self._read_field(line)
-            if field is not _NOTHING:
-                name, value = field
-                into = self.fields if name not in _FRAMING else framing
-                if into is not None:
-                    into[name] = f"{into[name]}, {value}" if name in into else value
-
-    def _read_field(self, line: bytes) -> _Field:
-        match = _FIELD.fullmatch(line)
-        if match is None:
-            raise ProtocolError(f"{_shown(line)} is not a header field")
-        name = match[1].decode().lower()
-        field = (name, match[2].decode("utf-8", "replace")) if name in self._names else _NOTHING
-        if len(self._lines) >= _REMEMBERED:
-            self._lines.clear()
-        self._lines[line] = field
-        return field
-
-    def _begin_body(self, framing: dict[str, str], old: bool) -> None:
-        connection = framing.get("connection", "").lower()
-        if connection:
-            options = {option.strip() for option in connection.split(",")}
-            self.reusable = "keep-alive" in options if old else "close" not in options
-        else:
-            self.reusable = not old
-        self._room = self._room_for_body()
-        length = framing.get("content-length")
-        coding = framing.get("transfer-encoding")
-        size = None if length is None else _length(length)
-        if self._bodiless or self.status in (204, 304):
-            self._state = _COMPLETE
-        elif coding is not None:
-            if old:
-                raise ProtocolError("transfer-encoding does not exist in HTTP/1.0")
-            chunked = coding.lower().split(",")[-1].strip() == "chunked"
-            self._state = _CHUNK_SIZE if chunked else _TO_THE_END
-            if size is not None or not chunked:
-                self.reusable = False  # RFC 9112, 6.3: somebody may be smuggling
-        elif size is None:
-            self._state = _TO_THE_END
-            self.reusable = False
-        else:
-            self._left = size
-            self._state = _LENGTH if size else _COMPLETE
-
-    def _room_for_body(self) -> int:
-        if self._stream and self.status < 300:
+    def _room_for_body(self, head: Head) -> int:
+        if self._stream and head.status < 300:
             return _EVERYTHING
-        if self._keep_body:
+        if self._keep_body and head.version is None:
             return MAX_BODY_KEPT
-        return MAX_ERROR_KEPT if self.status >= 400 else 0
+        return MAX_ERROR_KEPT if head.status >= 400 else 0
 
     def _take(self, data: bytes, at: int, then: int) -> int:
         """Up to `_left` bytes of the body."""
         end = at + self._left
         if end <= len(data):
-            if self._room:
-                self._keep(data[at:end])
+            self._keep(data[at:end])
             self._state = then
             return end
-        if at < len(data):
-            if self._room:
-                self._keep(data[at:])
-            self._left = end - len(data)
+        self._keep(data[at:])
+        self._left = end - len(data)
         return len(data)
 
     def _keep(self, part: bytes) -> None:
@@ -226,7 +173,7 @@ class Reader:
             return at
         match = _CHUNK_LINE.fullmatch(data, at, end)
         if match is None:
-            raise ProtocolError(f"{_shown(data[at:end])} is not a chunk's size")
+            raise ProtocolError(f"{shown(data[at:end])} is not a chunk's size")
         self._left = int(match[1], 16)
         self._state = _CHUNK if self._left else _TRAILERS
         return end + 2
@@ -235,11 +182,11 @@ class Reader:
         if len(data) - at < 2:
             return at
         if data[at : at + 2] != b"\r\n":
-            raise ProtocolError(f"a chunk is longer than its size says: {_shown(data[at:])} follows")
+            raise ProtocolError(f"a chunk is longer than its size says: {shown(data[at:])} follows")
         self._state = _CHUNK_SIZE
         return at + 2
 
-    def _trailers(self, data: bytes, at: int) -> int:
+    def _read_trailers(self, data: bytes, at: int) -> int:
         if data.startswith(b"\r\n", at):
             self._state = _COMPLETE
             return at + 2
@@ -248,31 +195,6 @@ class Reader:
             if len(data) - at > MAX_HEAD:
                 raise ProtocolError(f"its trailers are longer than {MAX_HEAD} bytes")
             return at
-        self._read_fields(data[at:end].split(b"\r\n"), None)
+        self.trailers = self._heads.trailers(data[at : end + 4])
         self._state = _COMPLETE
         return end + 4
-
-
-def _check_unfinished_head(data: bytes, at: int) -> None:
-    """Tell what cannot become an answer from what only has not come yet."""
-    start = data[at : at + 7]
-    if not b"HTTP/1.".startswith(start) and start != b"HTTP/1.":
-        hint = ": does it speak HTTP/2 only?" if start[:3] == b"\0\0\x12" or start[:2] == b"\0\0" else ""
-        raise ProtocolError(f"an answer does not begin with {_shown(data[at:])}{hint}")
-    if _BARE_LF.search(data, at):
-        raise ProtocolError("a line of its header ends without a carriage return")
-    if len(data) - at > MAX_HEAD:
-        raise ProtocolError(f"its header is longer than {MAX_HEAD} bytes")
-
-
-def _length(text: str) -> int:
-    """RFC 9110, 8.6: a list of the same number is that number."""
-    values = {value.strip() for value in text.split(",")}
-    value = values.pop()
-    if values or not (value.isascii() and value.isdigit()) or len(value) > 18:
-        raise ProtocolError(f"content-length: {text!r} is not a length")
-    return int(value)
-
-
-def _shown(data: bytes) -> str:
-    return repr(data[:40])[1:] + ("..." if len(data) > 40 else "")
