@@ -34,10 +34,11 @@ class Part:
         if not seconds.size:
             raise ValueError("there is nothing to count")
         seconds = np.maximum(seconds, 0.0)
-        indices, counts = np.unique(indices_of(seconds), return_counts=True)
+        counts = np.bincount(indices_of(seconds))
+        held = np.flatnonzero(counts)
         return cls(
-            indices.astype("<i4").tobytes(),
-            counts.astype("<i4").tobytes(),
+            held.astype("<i4").tobytes(),
+            counts[held].astype("<i4").tobytes(),
             int(seconds.size),
             float(seconds.sum()),
             float(np.square(seconds).sum()),

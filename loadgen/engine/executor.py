@@ -66,6 +66,7 @@ class Executor(ABC):
         self._client = client
         self._prepare = prepare
         self._keys = keys
+        self.trouble = ""  # a request that cannot be made; it ends the run of this scenario
         self._stopped = False
         self._limit = max(1, share.of(load.max_in_flight))
 
@@ -78,8 +79,8 @@ class Executor(ABC):
         """Send all that is due. Gives the moment of the next wake-up, None where only an answer can move it on."""
 
     @abstractmethod
-    def ended(self, call: Call, now: float) -> None:
-        """One of ours has ended; may send the next."""
+    def ended(self, call: Call, now: float) -> float | None:
+        """One of ours has ended; may send the next. Gives a moment by which to be woken, if that is due to this."""
 
     @abstractmethod
     def give_up(self, now: float) -> list[Call]:
@@ -87,13 +88,22 @@ class Executor(ABC):
 
     @property
     @abstractmethod
+    def schedule_over(self) -> bool:
+        """Nothing more falls due."""
+
+    @property
     def done_sending(self) -> bool:
         """Nothing more will be sent."""
+        return self.schedule_over and not self.waiting
 
     @property
     @abstractmethod
     def waiting(self) -> int:
         """Requests that are due and have found no room yet."""
+
+    @abstractmethod
+    def planned(self, now: float) -> float:
+        """How many seconds of the recorded part have passed, as far as sending goes."""
 
     @property
     def finished(self) -> bool:
@@ -106,10 +116,15 @@ class Executor(ABC):
     def _room(self) -> bool:
         return self.out < self._limit and self._client.has_room()
 
-    def _send(self, number: int, user: int, intended: float, due: float, now: float, recorded: bool) -> Call:
+    def _send(self, number: int, user: int, intended: float, due: float, now: float, recorded: bool) -> None:
         call = Call(self._scenario, intended, number, user % self._keys if self._keys else user, recorded)
         call.due = due
-        body, headers = self._prepare(number, call.user)
+        try:
+            body, headers = self._prepare(number, call.user)
+        except ValueError as error:
+            self.trouble = f"request {number} cannot be made: {error}"
+            self.stop()
+            return
         self.out += 1
         if recorded:
             self.book.sent += 1
@@ -117,7 +132,6 @@ class Executor(ABC):
         else:
             self.book.warmup += 1
         self._client.send(call, body, headers)
-        return call
 
     def _count_ended(self, call: Call) -> None:
         self.out -= 1
@@ -175,15 +189,27 @@ class Open(Executor):
         else:
             self._waiting.append((number, intended, now, recorded))
 
-    def ended(self, call: Call, now: float) -> None:
+    def ended(self, call: Call, now: float) -> float | None:
         self._count_ended(call)
         if self._waiting:
             self._flush(now)
+        return None
 
     def _flush(self, now: float) -> None:
         while self._waiting and self._room():
             number, intended, due, recorded = self._waiting.popleft()
             self._send(number, number, intended, due, now, recorded)
+
+    def planned(self, now: float) -> float:
+        book = self.book
+        if self._stopped:
+            return max(0.0, min(book.last_due - book.began, self.schedule.duration))
+        if self._chunk is not None:
+            return max(0.0, min(now - book.began, self.schedule.duration))
+        if self._load.requests is not None and book.asked > 1:  # they ended it before its time: as long as their gaps
+            spaced = (book.last_intended - book.first_intended) * book.asked / (book.asked - 1)
+            return min(spaced, self.schedule.duration)
+        return self.schedule.duration
 
     def give_up(self, now: float) -> list[Call]:
         lost = []
@@ -196,8 +222,8 @@ class Open(Executor):
         return lost
 
     @property
-    def done_sending(self) -> bool:
-        return (self._chunk is None or self._stopped) and not self._waiting
+    def schedule_over(self) -> bool:
+        return self._chunk is None or self._stopped
 
     @property
     def waiting(self) -> int:
@@ -255,7 +281,7 @@ class Closed(Executor):
             self._stopped = True
         return self._stopped
 
-    def ended(self, call: Call, now: float) -> None:
+    def ended(self, call: Call, now: float) -> float | None:
         self._count_ended(call)
         user = self._user_of.pop(call.seq)
         if self._think:
@@ -263,6 +289,7 @@ class Closed(Executor):
         else:
             self._ready.append((now, now, user))
         self._flush(now)
+        return self._thinking[0][0] if self._thinking and not self._stopped else None
 
     def _flush(self, now: float) -> None:
         while self._ready and not self._over(now) and self._room():
@@ -277,22 +304,27 @@ class Closed(Executor):
                 self.book.asked += 1
                 self.book.last_intended, self.book.last_due = wanted, due
             self._send(number, user, wanted, due, now, recorded)
+        self._over(now)
+
+    def planned(self, now: float) -> float:
+        book = self.book
+        return max(0.0, (book.last_sent if self._stopped else now) - book.began) if book.began else 0.0
 
     def give_up(self, now: float) -> list[Call]:
         self._ready.clear()
         return []
 
     @property
-    def done_sending(self) -> bool:
+    def schedule_over(self) -> bool:
         return self._stopped
 
     @property
     def waiting(self) -> int:
-        return len(self._ready)
+        return 0 if self._stopped else len(self._ready)
 
 
 def _never_sent(call: Call, due: float, now: float) -> Call:
-    call.due, call.sent, call.ended = due, now, now
+    call.due, call.ended = due, now
     call.failure, call.message = NO_ROOM, "no connection was free for it until the end of the grace time"
     return call
 
