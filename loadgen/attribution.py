@@ -84,7 +84,12 @@ def json_field(body: bytes, name: str) -> str | None:
     if at < 0:
         return None  # names with escapes in them are nobody's
     before = body[:at]
-    if before.count(b"{") == 1 and b"\\" not in before and before.count(b'"') % 2 == 0:
+    if (
+        before[:64].lstrip()[:1] == b"{"
+        and before.count(b"{") == 1
+        and b"\\" not in before
+        and before.count(b'"') % 2 == 0
+    ):
         match = _VALUE.match(body, at + len(quoted))
         if match:
             return match[1].decode(errors="replace")
