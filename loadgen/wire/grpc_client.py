@@ -98,7 +98,7 @@ class _Answer(Exchange):
         self.call = call
         self.block = block
         self.body = body
-        self.again = False
+        self.moves = 0
         self._head: _Told | None = None
         self._count = 0  # messages
         self._wanted = pool.attribution.reads_body

@@ -3,8 +3,8 @@
     call -> Http2Pool -> Lane (a socket and an HTTP/2 machine) -> Exchange (a stream that knows its call)
 
 A call goes to a connection without calls (the one used last comes first), or to a new one, or, when there may be no
-more of them, to one of the others in turn. Only what a server has certainly not touched is sent again, once: what it
-says so of in a GOAWAY, and what was under way when it closed an idle connection.
+more of them, to one of the others in turn. Only what a server has certainly not touched is sent again: what it says so
+of in a GOAWAY, and, once, what was under way when it closed an idle connection.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from loadgen.wire.header_blocks import Blocks, encode, encode_bytes
 from loadgen.wire.http2 import Connection, Loss, Stream
 from loadgen.wire.target_fields import Pairs, fields_of, host_of
 
+_MOST_MOVES = 8  # a server may take few calls on each connection, and must take some
 _NOT_IN_HTTP2 = ("keep-alive", "proxy-connection", "upgrade", "host")
 
 
 class Exchange(Stream):
     """A call on its way. Subclasses read the answer: they set what the call is to say and call `complete` or `fail`."""
 
-    __slots__ = ("again", "block", "body", "call", "lane", "pool", "reads")
+    __slots__ = ("block", "body", "call", "lane", "moves", "pool", "reads")
 
     lane: Lane
     reads: int  # of the lane's socket when this went into an idle connection that had been used; -1 otherwise
@@ -53,7 +54,7 @@ class Exchange(Stream):
         self.call = call
         self.block = block
         self.body = body
-        self.again = False
+        self.moves = 0  # how often it has gone to another connection
 
     def begin(self, machine: Connection) -> None:
         """The connection is ready for it."""
@@ -61,7 +62,7 @@ class Exchange(Stream):
 
     def failed(self, loss: Loss) -> None:
         unheard = loss.kind in (CLOSED_EARLY, RESET) and self.reads == self.lane.reads
-        if (loss.untouched or unheard) and not self.again:
+        if self.moves < (_MOST_MOVES if loss.untouched else unheard):
             self.pool.retried += 1
             self.pool.place(self)
         else:
@@ -164,7 +165,7 @@ class Http2Pool:
 
     def place(self, exchange: Exchange) -> None:
         """It was on a connection that does not want it: to another one, which may mean waiting there."""
-        exchange.again = True
+        exchange.moves += 1
         self.retire(exchange.lane)
         lane = self._pick()
         if lane is None and self._lanes:
@@ -298,8 +299,8 @@ class Lane:
     def on_open(self) -> None:
         self.pool.opened += 1
         chosen = self.connection.alpn
-        if chosen is not None and chosen != "h2":
-            self._give_up(TLS, f"{self.pool.endpoint.label} chose {chosen} by ALPN and not h2")
+        if self.pool.endpoint.tls is not None and chosen != "h2":
+            self._give_up(TLS, f"{self.pool.endpoint.label} chose {chosen or 'nothing'} by ALPN, where h2 was offered")
         else:
             self.flush()
 
@@ -351,7 +352,7 @@ class Lane:
         for exchange in waiting:
             if self.machine.fault:
                 exchange.fail(PROTOCOL, f"{self.pool.endpoint.label}: {self.machine.fault}")
-            elif exchange.again:
+            elif exchange.moves >= _MOST_MOVES:
                 exchange.fail(STREAM_ERROR, f"{self.pool.endpoint.label}: the server goes away again and again")
             else:
                 self.pool.place(exchange)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from h2_peer import FIRST, frame, frames, setting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,25 +34,6 @@ from loadgen.wire.http2 import (
 REQUEST = encode([(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a")])
 OK = encode([(":status", "200"), ("app-version", "v1")])
 TRAILERS = encode([("grpc-status", "0")])
-FIRST = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # empty SETTINGS
-
-
-def frame(kind: int, flags: int, id: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">IBI", len(payload) << 8 | kind, flags, id) + payload
-
-
-def setting(key: int, value: int) -> bytes:
-    return frame(SETTINGS, 0, 0, struct.pack(">HI", key, value))
-
-
-def frames(data: bytes) -> list[tuple[int, int, int, bytes]]:
-    found, at = [], 0
-    while at < len(data):
-        head, flags, id = struct.unpack_from(">IBI", data, at)
-        size = head >> 8
-        found.append((head & 255, flags, id, data[at + 9 : at + 9 + size]))
-        at += 9 + size
-    return found
 
 
 class Told(Stream):
