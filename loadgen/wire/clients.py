@@ -13,6 +13,10 @@ def open_client(scenario: Scenario, done: Done) -> Client:
         from loadgen.wire.http2_client import Http2Client
 
         return Http2Client(scenario, done)
+    if target.grpc is not None and target.grpc.client == "grpcio":
+        from loadgen.wire.grpcio_client import GrpcioClient
+
+        return GrpcioClient(scenario, done)
     if target.protocol == "grpc":
         from loadgen.wire.grpc_client import GrpcClient
 
