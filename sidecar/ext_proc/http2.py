@@ -132,6 +132,7 @@ class Connection:
         self.limits = limits or Limits()
         self._metadata = metadata
         self.closed = False
+        self.broken = False  # closed, and not because all was done
         self.draining = False
         self.streams: dict[int, Stream] = {}
         self.held = 0
@@ -194,6 +195,7 @@ class Connection:
         """End at once."""
         if self.closed:
             return
+        self.broken = True
         self.write(GOAWAY, 0, 0, struct.pack(">II", self._last_id, code) + what.encode()[:200])
         self.lost()
 

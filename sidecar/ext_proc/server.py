@@ -32,6 +32,7 @@ class Link(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self._server = server
         self._transport: asyncio.Transport | None = None
+        self._said_all = False
         self.connection = Connection(self._open, server.application.http2_limits(), CHOICE)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -47,7 +48,7 @@ class Link(asyncio.Protocol):
         if (out := connection.take()) and self._transport is not None:
             self._transport.write(out)
         if connection.closed:
-            self._close()
+            self._end()
 
     def flush(self) -> None:
         """Send what there is, and close when that was the last."""
@@ -56,7 +57,7 @@ class Link(asyncio.Protocol):
         if out := self.connection.take():
             self._transport.write(out)
         if self.connection.closed:
-            self._close()
+            self._end()
 
     def pause_writing(self) -> None:
         """The peer does not read: it gets no chance to ask for more."""
@@ -83,8 +84,15 @@ class Link(asyncio.Protocol):
     def _open(self, stream: Stream, path: str) -> Handler | None:
         return self._server.application.open(stream, path, self.flush)
 
-    def _close(self) -> None:
-        if self._transport is not None:
+    def _end(self) -> None:
+        """Close. A peer that has done nothing wrong may be sending still, if only that it takes our last answers: were
+        the socket closed by then, it would notice while it sends, and never read them. So it closes first."""
+        if self._transport is None or self._said_all:
+            return
+        self._said_all = True
+        if self.connection.draining and not self.connection.broken:
+            self._transport.write_eof()
+        else:
             self._transport.close()
 
 

@@ -60,9 +60,12 @@ class Rig:
     async def envoy(
         self, pipeline: Pipeline, change: Callable[[dict[str, Any]], None] | None = None, **more: Any
     ) -> None:
-        """Envoy with the filter for these plugins, in front of an HTTP/1 and a gRPC server."""
+        """Envoy with the filter for these plugins, in front of an HTTP/1 and a gRPC server.
+
+        It waits for plugins as long as a busy machine takes, rather than to go on without them after 0.2 s.
+        """
         http, grpc_port = await self._http(), await self._grpc()
-        plugins = http_filter(pipeline, **more)
+        plugins = http_filter(pipeline, **{"message_timeout": 10.0, **more})
         if change is not None:
             change(plugins["typed_config"])
         self.process = EnvoyProcess(_bootstrap(plugins, http, grpc_port, self.listen), concurrency=1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,7 @@ def test_a_peer_is_told_to_leave_and_then_which_streams_are_the_last() -> None:
         assert not peer.connection.closed
         peer.frame(http2.DATA, http2.END_STREAM, stream, message(b"x"))
     assert peer.connection.closed
+    assert not peer.connection.broken
     assert [one.got for one in peer.handlers] == [[b"x"], [b"x"]]
 
 
@@ -417,6 +419,50 @@ def test_grpcs_client_is_understood(tmp_path: Path, size: int) -> None:
                 await channel.unary_unary("/a/b")(b"")
             assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
         await server.stop()
+        assert not server.links
+
+    asyncio.run(story())
+
+
+async def until(true: Callable[[], object]) -> None:
+    for _ in range(10_000):
+        if true():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not become true in time")
+
+
+def test_a_peer_that_still_sends_reads_our_last_answers(tmp_path: Path) -> None:
+    """A socket that we close at once would break in the peer's hands before it has read what we sent last."""
+
+    async def story() -> None:
+        loop, server = asyncio.get_running_loop(), Server(application())
+        await server.start(f"unix:{tmp_path}/s")
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.setblocking(False)
+            await loop.sock_connect(peer, f"{tmp_path}/s")
+            asked = message(ProcessingRequest(request_headers={"end_of_stream": True}).SerializeToString())
+            begun = PREFACE + frame(http2.SETTINGS, 0, 0)
+            for stream in (1, 3):
+                begun += frame(http2.HEADERS, http2.END_HEADERS, stream, Encoder().encode(call(PROCESS)))
+            await loop.sock_sendall(peer, begun)
+            await until(lambda: server.links and len(next(iter(server.links)).connection.streams) == 2)
+            link = next(iter(server.links))
+            left, told = asyncio.create_task(server.stop(10)), b""
+            while b"headgate" not in told:  # the ping that waits for us to know that it leaves
+                told += await asyncio.wait_for(loop.sock_recv(peer, 1 << 16), 10)
+            last = frame(http2.PING, http2.ACK, 0, b"headgate")
+            for stream in (1, 3):
+                last += frame(http2.DATA, http2.END_STREAM, stream, asked)
+            await loop.sock_sendall(peer, last)
+            await until(lambda: link not in server.links or link.connection.closed)
+            await loop.sock_sendall(peer, frame(http2.WINDOW_UPDATE, 0, 0, b"\0\0\0\x01"))
+            rest = b""
+            while more := await asyncio.wait_for(loop.sock_recv(peer, 1 << 16), 10):
+                rest += more
+            assert rest.count(b"grpc-status\x010") == 2
+            assert not left.done()
+        await asyncio.wait_for(left, 10)
         assert not server.links
 
     asyncio.run(story())

@@ -365,7 +365,8 @@ def test_a_plugin_may_call_an_allowed_server_while_the_request_waits(in_rig: Run
 
 def test_a_plugin_may_pause_longer_than_envoy_waits_and_its_patience_ends(in_rig: Run) -> None:
     async def story(rig: Any) -> None:
-        server = await rig.both(made({"on_request_headers": lambda self, headers: PAUSE}, patience=0.6))
+        plugin = made({"on_request_headers": lambda self, headers: PAUSE}, patience=1.5)
+        server = await rig.both(plugin, message_timeout=1.0)
         got = await rig.ask()
         assert got.status == 200
         assert server.application.pipeline.plugins[0].health.counts == {("on_request_headers", "never-resumed"): 1}
