@@ -12,6 +12,7 @@ from sidecar.ext_proc.calls import Calls
 from sidecar.ext_proc.choice import Choices, Chosen
 from sidecar.ext_proc.host import Exchange
 from sidecar.ext_proc.http2 import FAILED_PRECONDITION, Limits, Stream
+from sidecar.ext_proc.lean import LeanExchange
 from sidecar.loading import PluginSpec
 from sidecar.pipeline import Pipeline
 from sidecar.reload import Plugins
@@ -83,6 +84,9 @@ class Application:
             if chosen is None:
                 stream.finish(FAILED_PRECONDITION, "these plugins cannot be had: see the log of the plugins' server")
                 return None
+            lane = chosen.lane
+            if lane is not None:
+                return LeanExchange(self, chosen, lane, stream, flush)
             return Exchange(self, chosen, stream, flush)
         return _Healthy(stream) if path == CHECK else None
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from sidecar.ext_proc import wire
+from sidecar.lean import Lane
 from sidecar.loading import PluginSpec, find, load
 from sidecar.pipeline import Pipeline
 from sidecar.plugin import Buffered, HeadersOnly, Plugin
@@ -32,6 +33,7 @@ class Chosen:
     mode_override: bytes
     always: bool  # whether Envoy is to be told the mode for each request: it was not configured for these plugins
     last: int  # the question after which there is none, when that can be told beforehand
+    lane: Lane | None  # when nothing but headers is wanted
 
     @classmethod
     def of(cls, pipeline: Pipeline, buffer: int, always: bool = False) -> Chosen:
@@ -43,7 +45,12 @@ class Chosen:
         always = always and (any(trailers) or not pipeline.response)
         headers_only = modes == (wire.NONE, wire.NONE) and not any(trailers)
         last = wire.RESPONSE_HEADERS if headers_only and pipeline.response else 0
-        return cls(pipeline, modes, (request, response), override, always, last)
+        lane = Lane(pipeline) if pipeline.plugins and Lane.fits(pipeline) else None
+        return cls(pipeline, modes, (request, response), override, always, last, lane)
+
+    def expects(self, told: Any) -> bool:
+        """Whether Envoy was configured to send what these plugins want. `told`: its ProtocolConfiguration."""
+        return not self.always and (told.request_body_mode, told.response_body_mode) == self.modes
 
 
 class Wanted(BaseModel):

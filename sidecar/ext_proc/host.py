@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sidecar.chain import Chain, Out
 from sidecar.ext_proc import wire
 from sidecar.ext_proc.choice import REQUEST, RESPONSE, Chosen
+from sidecar.ext_proc.header_map import WireHeaders
 from sidecar.ext_proc.http2 import INTERNAL, INVALID_ARGUMENT, Stream
 from sidecar.headers import HeaderList, Headers
 from sidecar.health import Fault
@@ -44,7 +45,7 @@ _log = logging.getLogger("headgate.plugins")
 class Exchange(Host):
     """The handler of one stream, and the host of its chain."""
 
-    _chain: Chain | None = None
+    chain: Chain | None = None
     _metadata: dict[str, dict[str, Value]] | None = None
     _timer: TimerHandle | None = None
     _observing = False
@@ -57,9 +58,9 @@ class Exchange(Host):
         self._pipeline = plugins.pipeline
         self._stream = stream
         self._flush = flush
-        self._ways = (_Way(plugins.modes[0]), _Way(plugins.modes[1]))
         self._attributes: list[Any] = []  # messages with attributes, and what was read of them
-        self._began = time.time()
+        self._since = time.time()
+        self._prepare()
 
     # What the stream calls
 
@@ -92,11 +93,11 @@ class Exchange(Host):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        chain = self._chain
+        chain = self.chain
         if chain is not None:
             chain.finish(self._entry(chain) if self._pipeline.loggers else None)
             untie(chain)
-            self._chain = None
+            self.chain = None
 
     # What the chain asks
 
@@ -109,7 +110,7 @@ class Exchange(Host):
             return value
         if name in ("model", "version", "namespace"):
             return _parts(str(self._attribute(ATTRIBUTES["cluster"]) or "")).get(name)
-        return self._began if name == "request_time" else None
+        return self._since if name == "request_time" else None
 
     def set_metadata(self, namespace: str, key: str, value: Value) -> None:
         if self._metadata is None:
@@ -127,18 +128,22 @@ class Exchange(Host):
 
     # Questions
 
+    def _prepare(self) -> None:
+        modes = self._plugins.modes
+        self._ways = (_Way(modes[0]), _Way(modes[1]))
+
     def _asked_for(self, question: int, what: Any, request: Any) -> None:
         at = RESPONSE if question & 1 else REQUEST
         way = self._ways[at]
         if question <= wire.RESPONSE_HEADERS:
             if way.state:
                 raise wire.Malformed("headers for the second time")
-            headers = _FromWire(wire.pairs(what.headers))
+            headers = WireHeaders(what.headers)
             if self._first:
                 self._begin(request)
-            chain = self._chain
+            chain = self.chain
             if chain is None:
-                chain = self._chain = self._pipeline.open(self)
+                chain = self.chain = self._pipeline.open(self)
                 if at == RESPONSE:  # something before us answered
                     chain.request_headers(HeaderList(), True)
             way.state = 2 if what.end_of_stream else 1
@@ -147,27 +152,18 @@ class Exchange(Host):
                 out = chain.request_headers(headers, what.end_of_stream)
             else:
                 out = chain.response_headers(headers, what.end_of_stream)
-            if out.headers is headers and not self._observing and not way.extra and self._metadata is None:
-                # Most end here, and most plugins have nothing else: no more is done than has to be.
-                way.headers, way.ended = headers, out.end
-                if out.data:
-                    way.data.append(out.data)
-                changes = headers.changes()
-                self._stream.send(wire.headers_or_body(question, changes, clear_route=at == REQUEST))
-                if self._plugins.last == question:
-                    self._over = True
-                    self._stream.finish()  # rather than wait for Envoy to end it: a turn less for both
+            if self._gone_on(question, way, headers, out):
                 return
         else:
             if way.state != 1:
                 raise wire.Malformed("a body or trailers before the headers, or after the end")
-            chain = self._chain
+            chain = self.chain
             assert chain is not None
             if question <= wire.RESPONSE_BODY:
                 out = self._body(chain, at, way, what.body, what.end_of_stream)
             else:
                 way.state = 2
-                trailers = way.seen_trailers = _FromWire(wire.pairs(what.trailers))
+                trailers = way.seen_trailers = WireHeaders(what.trailers)
                 if way.unseen:
                     way.trailers = trailers
                     out = Out()
@@ -175,6 +171,26 @@ class Exchange(Host):
                     out = chain.request_trailers(trailers)
                 else:
                     out = chain.response_trailers(trailers)
+        self._given(at, way, question, out)
+
+    def _gone_on(self, question: int, way: _Way, headers: WireHeaders, out: Out) -> bool:
+        """Whether the headers go on and there is nothing else to tell: most end here."""
+        if out.headers is not headers or self._observing or way.extra or self._metadata is not None:
+            return False
+        way.headers, way.ended = headers, out.end
+        if out.data:
+            way.data.append(out.data)
+        changes = headers.changes()
+        self._stream.send(wire.headers_or_body(question, changes, clear_route=question == wire.REQUEST_HEADERS))
+        if self._plugins.last == question:
+            self._over = True
+            self._stream.finish()  # rather than wait for Envoy to end it: a turn less for both
+        return True
+
+    def _given(self, at: int, way: _Way, question: int, out: Out) -> None:
+        """This came out of the chain when Envoy asked."""
+        chain = self.chain
+        assert chain is not None
         way.owed.append(question)
         self._settle(at, way, out)
         other = RESPONSE - at
@@ -189,12 +205,10 @@ class Exchange(Host):
             for way in self._ways:
                 way.mode = min(way.mode, wire.STREAMED)
         elif request.HasField("protocol_config"):
-            told = request.protocol_config
-            plugins = self._plugins
-            if plugins.always or (told.request_body_mode, told.response_body_mode) != plugins.modes:
-                self._ways[0].extra = self._ways[1].extra = plugins.mode_override
+            if not self._plugins.expects(request.protocol_config):
+                self._ways[0].extra = self._ways[1].extra = self._plugins.mode_override
             for way in self._ways:
-                way.body_first = told.send_body_without_waiting_for_header_response
+                way.body_first = request.protocol_config.send_body_without_waiting_for_header_response
 
     def _body(self, chain: Chain, at: int, way: _Way, data: bytes, end: bool) -> Out:
         push = chain.response_body if at else chain.request_body
@@ -302,12 +316,12 @@ class Exchange(Host):
     # Waiting
 
     def _blocked(self, at: int) -> bool:
-        assert self._chain is not None
-        return self._chain.response_blocked if at else self._chain.request_blocked
+        assert self.chain is not None
+        return self.chain.response_blocked if at else self.chain.request_blocked
 
     def _ask_for_time(self, at: int, way: _Way) -> None:
         """Envoy would give up after its message_timeout: tell it how long a plugin may take."""
-        chain = self._chain
+        chain = self.chain
         assert chain is not None
         if not self._blocked(at):
             return
@@ -323,7 +337,7 @@ class Exchange(Host):
 
     def _checked(self) -> None:
         self._timer = None
-        chain = self._chain
+        chain = self.chain
         if chain is not None and not self._over:
             chain.check(self.now())
             self._collect(chain)
@@ -331,14 +345,14 @@ class Exchange(Host):
                 self._timer = self.application.later(max(0.001, chain.deadline - self.now()), self._checked)
 
     def _woken(self) -> None:
-        if self._chain is not None and not self._over:
-            self._chain.wake()
-            self._collect(self._chain)
+        if self.chain is not None and not self._over:
+            self.chain.wake()
+            self._collect(self.chain)
 
     def _called(self, token: int, response: HttpResponse) -> None:
-        if self._chain is not None and not self._over:
-            self._chain.answer(token, response)
-            self._collect(self._chain)
+        if self.chain is not None and not self._over:
+            self.chain.answer(token, response)
+            self._collect(self.chain)
 
     def _collect(self, chain: Chain) -> None:
         """After something that was waited for: what can be answered now."""
@@ -369,7 +383,7 @@ class Exchange(Host):
             "path": seen.get(":path"),
             "authority": seen.get(":authority"),
             "status": int(status) if status.isdecimal() else 0,
-            "duration": time.time() - self._began,
+            "duration": time.time() - self._since,
             **{name: self.property(name) for name in ("route", "cluster", "source_address")},
         }
 
@@ -378,8 +392,8 @@ class _Way:
     """One direction: what Envoy has asked and what the chain has given."""
 
     state = 0  # 1: the headers have come, 2: the end
-    seen: _FromWire | None = None
-    seen_trailers: _FromWire | None = None
+    seen: WireHeaders | None = None
+    seen_trailers: WireHeaders | None = None
     headers: HeaderList | None = None  # as the chain has let them go
     last = b""  # the newest piece of the body, as it came
     trailers: HeaderList | None = None
@@ -405,23 +419,6 @@ class _Way:
             self.ended = True
             if out.trailers is not None and out.trailers is self.seen_trailers:
                 self.trailers = self.seen_trailers
-
-
-class _FromWire(HeaderList):
-    """Headers whose names are in lower case already."""
-
-    __slots__ = ()
-
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        self._pairs = pairs
-        self._touched = {}
-
-    def changes(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        touched, pairs = self._touched, self._pairs
-        if not touched:
-            return ()
-        self._touched = {}
-        return tuple([(name, tuple([value for one, value in pairs if one == name])) for name in touched])
 
 
 def _known(headers: Headers) -> HeaderList:
