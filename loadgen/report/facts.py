@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loadgen.histogram import Histogram
@@ -12,6 +12,7 @@ from loadgen.report.contents import Report
 from loadgen.slo.figures import DURATIONS, Figure, figure, percentile
 from loadgen.slo.measure import Estimate, Measurements
 from loadgen.slo.objective import ALL, Reference
+from loadgen.slo.verdict import Verdict
 
 _LABELS = {UNKNOWN: "no version named", UNATTRIBUTED: "no answer", ALL: "all"}
 STREAM = ("ttft", "itl", "tpot")
@@ -148,6 +149,14 @@ def _value(estimate: Estimate | None) -> float | None:
 def codes_and_failures(row: Row) -> str:
     """Errors in a few words: "200 × status 503, 3 × timeout"."""
     return ", ".join(f"{count:,} × {kind}" for kind, count, _ in row.failures)
+
+
+def urgent_first(verdicts: Sequence[Verdict], many: int = 20) -> list[Verdict]:
+    """In their order; where there are many, those that do not hold come first."""
+    if len(verdicts) <= many:
+        return list(verdicts)
+    order = ("FAIL", "NO_DATA", "INCONCLUSIVE", "PASS")
+    return sorted(verdicts, key=lambda each: order.index(each.ruling))
 
 
 def headline(report: Report) -> str:

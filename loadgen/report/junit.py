@@ -19,60 +19,73 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render(report: Report) -> str:
+    whole = ElementTree.Element("testsuites", name=clean(report.title or report.outcome.name))
+    whole.extend(suites(report))
+    return finish(whole)
+
+
+def suites(report: Report) -> list[ElementTree.Element]:
+    """One for the run itself, and one for each version."""
     outcome, assessment = report.outcome, report.assessment
-    title = _clean(report.title or outcome.name)
-    suites = ElementTree.Element("testsuites", name=title)
-    whole = ElementTree.SubElement(suites, "testsuite", name=f"{title}: the run")
-    case = ElementTree.SubElement(whole, "testcase", name="the run is valid", classname=title)
+    title = clean(report.title or outcome.name)
+    run = ElementTree.Element("testsuite", name=f"{title}: the run")
+    case = ElementTree.SubElement(run, "testcase", name="the run is valid", classname=title)
     if assessment.faults:
-        _say(case, "error", "invalid run", "\n".join(fault(each) for each in assessment.faults))
+        say(case, "error", "invalid run", "\n".join(fault(each) for each in assessment.faults))
     elif not assessment.answered or (assessment.silent and not assessment.verdicts):
-        _say(case, "error", "no usable data", headline(report))
+        say(case, "error", "no usable data", headline(report))
+    found = [run]
     parties = dict.fromkeys((each.scenario, each.version) for each in assessment.verdicts)
     several = len({scenario for scenario, _ in parties}) > 1
     for scenario, version in parties:
-        name = _clean(f"{scenario}: {label(version)}" if several else label(version))
-        suite = ElementTree.SubElement(suites, "testsuite", name=name)
+        name = clean(f"{scenario}: {label(version)}" if several else label(version))
+        suite = ElementTree.Element("testsuite", name=name)
         for verdict in assessment.of(version, scenario):
-            case = ElementTree.SubElement(suite, "testcase", name=_clean(verdict.slo.text), classname=name)
+            case = ElementTree.SubElement(suite, "testcase", name=clean(verdict.slo.text), classname=name)
             _rule(case, verdict, bool(assessment.faults), assessment.inconclusive)
-    for suite in suites:
-        _count(suite, outcome.started, outcome.duration)
-    for what in ("tests", "failures", "errors", "skipped"):
-        suites.set(what, str(sum(int(suite.get(what, "0")) for suite in suites)))
-    ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+        found.append(suite)
+    for suite in found:
+        suite.set("time", f"{outcome.duration:.3f}")
+        suite.set("timestamp", datetime.fromtimestamp(outcome.started, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+    return found
+
+
+def finish(whole: ElementTree.Element) -> str:
+    """Count the cases of all suites, and write them."""
+    totals = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+    for suite in whole:
+        counts = {"tests": len(suite)}
+        for attribute, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            counts[attribute] = sum(case.find(kind) is not None for case in suite)
+        for attribute, number in counts.items():
+            suite.set(attribute, str(number))
+            totals[attribute] += number
+    for attribute, number in totals.items():
+        whole.set(attribute, str(number))
+    ElementTree.indent(whole)
+    return ElementTree.tostring(whole, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _rule(case: ElementTree.Element, verdict: Verdict, invalid: bool, inconclusive: Policy) -> None:
     within = interval(verdict)
-    text = f"value {value(verdict)}, limit {quantity(verdict.limit, verdict.scale)}" + (
-        within and f", interval {within}"
-    )
+    text = f"value {value(verdict)}, limit {quantity(verdict.limit, verdict.scale)}"
+    text += f", interval {within}" if within else ""
     if invalid:
-        _say(case, "skipped", f"the run is invalid; {verdict.ruling} otherwise", verdict.why)
+        say(case, "skipped", f"the run is invalid; {verdict.ruling} otherwise", verdict.why)
     elif verdict.ruling == "FAIL":
-        _say(case, "failure", f"broken: {text}", verdict.why)
+        say(case, "failure", f"broken: {text}", verdict.why)
     elif verdict.ruling == "NO_DATA":
-        _say(case, "error", "no data", verdict.why)
+        say(case, "error", "no data", verdict.why)
     elif verdict.ruling == "INCONCLUSIVE":
-        _say(case, "failure" if inconclusive == "fail" else "skipped", f"inconclusive: {text}", verdict.why)
+        say(case, "failure" if inconclusive == "fail" else "skipped", f"inconclusive: {text}", verdict.why)
     else:
-        ElementTree.SubElement(case, "system-out").text = _clean(f"{verdict.why}; {text}")
+        ElementTree.SubElement(case, "system-out").text = clean(f"{verdict.why}; {text}")
 
 
-def _say(case: ElementTree.Element, kind: str, message: str, text: str) -> None:
-    ElementTree.SubElement(case, kind, message=_clean(message), type=kind).text = _clean(text)
+def say(case: ElementTree.Element, kind: str, message: str, text: str) -> None:
+    ElementTree.SubElement(case, kind, message=clean(message), type=kind).text = clean(text)
 
 
-def _count(suite: ElementTree.Element, started: float, duration: float) -> None:
-    suite.set("tests", str(len(suite)))
-    for attribute, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-        suite.set(attribute, str(sum(case.find(kind) is not None for case in suite)))
-    suite.set("time", f"{duration:.3f}")
-    suite.set("timestamp", datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
-
-
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Versions and messages come from servers, and XML does not allow every character."""
     return _NOT_XML.sub("�", text)

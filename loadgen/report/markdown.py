@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 
 from loadgen.report.contents import Report
-from loadgen.report.facts import Facts, Row, codes_and_failures, headline, work_out
+from loadgen.report.facts import Facts, Row, codes_and_failures, headline, urgent_first, work_out
 from loadgen.report.text import account, fault, interval, value, when, whose
 from loadgen.slo.quantities import brief, digits, duration, share
 from loadgen.slo.verdict import Ruling
 
 MARKS: dict[Ruling, str] = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "NO_DATA": "⚠️"}
-_RESULTS: dict[str, str] = {**{str(ruling): mark for ruling, mark in MARKS.items()}, "INVALID": "⛔"}
+RESULTS: dict[str, str] = {**{str(ruling): mark for ruling, mark in MARKS.items()}, "INVALID": "⛔"}
 MANY = 30
 
 
@@ -20,7 +20,7 @@ def render(report: Report) -> str:
     facts = work_out(report)
     result = report.assessment.outcome
     blocks = [
-        f"### {_RESULTS[result]} {escape(report.title or report.outcome.name)}: {result}",
+        f"### {RESULTS[result]} {escape(report.title or report.outcome.name)}: {result}",
         f"**{escape(headline(report))}** {duration(report.outcome.duration)}, {facts.ended:,} requests, "
         f"{facts.errors:,} errors, started {when(report.outcome.started)}.",
         "\n".join(f"- ⛔ {escape(fault(each))}" for each in report.assessment.faults),
@@ -56,7 +56,7 @@ def _slos(report: Report) -> str:
     several = len({each.scenario for each in verdicts}) > 1
     rows = [
         (f"{MARKS[each.ruling]} {each.ruling}", whose(each, several), each.slo.text, value(each), interval(each))
-        for each in verdicts[:MANY]
+        for each in urgent_first(verdicts)[:MANY]
     ]
     made = table(("verdict", "version", "objective", "measured", "interval"), rows, left=3)
     unclear = [each for each in verdicts if each.ruling in ("INCONCLUSIVE", "NO_DATA")][:MANY]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from loadgen.outcome import Fault, Sent
 from loadgen.report.contents import Report
-from loadgen.report.facts import Facts, Group, Row, codes_and_failures, headline, label, work_out
+from loadgen.report.facts import Facts, Group, Row, codes_and_failures, headline, label, urgent_first, work_out
 from loadgen.slo.measure import CONFIDENCE
 from loadgen.slo.quantities import brief, digits, duration, quantity, share, span
 from loadgen.slo.verdict import Verdict
@@ -145,9 +145,13 @@ def _slos(report: Report) -> str:
     if not verdicts:
         return f"Result: {report.assessment.outcome}. {headline(report)}" if report.assessment.exit_code else ""
     several = len({each.scenario for each in verdicts}) > 1
-    rows = [(each.ruling, whose(each, several), each.slo.text, value(each), interval(each)) for each in verdicts]
+    ordered = urgent_first(verdicts)
+    shown = ordered[: MANY * 2]
+    rows = [(each.ruling, whose(each, several), each.slo.text, value(each), interval(each)) for each in shown]
     lines = [f"Objectives, with {share(report.assessment.confidence or CONFIDENCE)} intervals", table(rows, left=5)]
-    told = [each for each in verdicts if each.ruling in ("INCONCLUSIVE", "NO_DATA") or ";" in each.why]
+    if len(ordered) > len(shown):
+        lines.append(f"  ... and {len(ordered) - len(shown):,} more verdicts")
+    told = [each for each in shown if each.ruling in ("INCONCLUSIVE", "NO_DATA") or ";" in each.why]
     lines += [f"  {whose(each, several)}: {each.slo.text}: {each.why}" for each in told[:MANY]]
     lines.append(f"Result: {report.assessment.outcome}. {headline(report)}")
     return "\n".join(lines)

@@ -48,12 +48,12 @@ def check_split(counts: Mapping[str, int], weights: Mapping[str, float]) -> Spli
     )
     off = [each for each in parts if each.p < LEVEL]
     if not total:
-        return Split(parts, True, "no requests were counted")
+        return Split(parts, True, "No requests were counted")
     if not off:
         told = ", ".join(f"{each.version} {share(each.share)}" for each in parts)
-        return Split(parts, True, f"the split is as intended: {told}")
+        return Split(parts, True, f"The split is as intended: {told}")
     told = ", ".join(f"{each.version} got {share(each.share)} instead of {share(each.intended)}" for each in off)
-    return Split(parts, False, f"the split is not as intended: {told}")
+    return Split(parts, False, f"The split is not as intended: {told}")
 
 
 def holm(chances: list[float]) -> list[float]:

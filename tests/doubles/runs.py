@@ -69,9 +69,9 @@ def _kept(values: Iterable[float]) -> Any:
 
 def _timeline(values: Any, failed: int, seconds: int) -> tuple[Second, ...]:
     parts = np.array_split(values, seconds)
-    return tuple(
-        Second(
-            at, len(part), failed // seconds, *(np.percentile(part, (50, 90, 99, 100)).tolist() if len(part) else ())
-        )
-        for at, part in enumerate(parts)
-    )
+    found = []
+    for at, part in enumerate(parts):
+        wrong = failed * (at + 1) // seconds - failed * at // seconds
+        times = np.percentile(part, (50, 90, 99, 100)).tolist() if len(part) else ()
+        found.append(Second(at, len(part), wrong, *times))
+    return tuple(found)

@@ -74,7 +74,7 @@ def test_a_comparison_holds_the_split_against_the_intended_one() -> None:
     found = compare(run(), "v1", "v2", weights={"v1": 80, "v2": 20})
     assert found.split is not None
     assert not found.split.fair
-    assert found.split.words == "the split is not as intended: v1 got 50 % instead of 80 %, v2 got 50 % instead of 20 %"
+    assert found.split.words == "The split is not as intended: v1 got 50 % instead of 80 %, v2 got 50 % instead of 20 %"
 
 
 def test_a_fair_split_is_seldom_called_unfair_and_an_unfair_one_is_found() -> None:
@@ -87,7 +87,7 @@ def test_a_fair_split_is_seldom_called_unfair_and_an_unfair_one_is_found() -> No
 def test_who_has_no_weight_should_get_nothing() -> None:
     assert not check_split({"v1": 1000, "v3": 1}, {"v1": 1, "v2": 0}).fair
     assert check_split({"v1": 1000, "v2": 0}, {"v1": 1, "v2": 0}).fair
-    assert check_split({}, {"v1": 1}).words == "no requests were counted"
+    assert check_split({}, {"v1": 1}).words == "No requests were counted"
     with pytest.raises(ValueError, match="weights"):
         check_split({"v1": 1}, {"v1": 0})
 
