@@ -29,6 +29,7 @@ from loadgen.wire.endpoint import Address, Endpoint
 
 READ, WRITE = 1, 2  # libev's
 AT_ONCE = 65536  # bytes read at a time
+_MAYBE = " (does it want a client certificate?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ class Connection:
 class TlsConnection(Connection):
     """The same in TLS: OpenSSL between two buffers in memory, the socket as above."""
 
-    __slots__ = ("_incoming", "_outgoing", "_tls")
+    __slots__ = ("_heard", "_incoming", "_outgoing", "_tls")
 
     _tls: ssl.SSLObject
 
@@ -233,6 +234,7 @@ class TlsConnection(Connection):
 
     def _connected(self) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._heard = False  # anything but the handshake
         assert self._endpoint.tls is not None
         name = self._endpoint.server_name
         try:
@@ -252,7 +254,7 @@ class TlsConnection(Connection):
             self._fail(*_reason(error.errno or errno.EIO, f"{self._endpoint.label}, in the TLS handshake"))
             return
         if not data:
-            self._fail(TLS, f"{self._endpoint.label} closed the connection in the TLS handshake")
+            self._fail(TLS, f"{self._endpoint.label} closed the connection in the TLS handshake{_MAYBE}")
             return
         self._incoming.write(data)
         self._shake_hands()
@@ -300,20 +302,25 @@ class TlsConnection(Connection):
                 break
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
                 farewell = isinstance(error, ssl.SSLZeroReturnError)
-                end = CLOSED_EARLY, f"{self._endpoint.label} closed the connection", farewell
+                end = CLOSED_EARLY, self._closing(), farewell
             except ssl.SSLError as error:
                 end = TLS, _tls_reason(error, self._endpoint), False
             else:
                 if part:
+                    self._heard = True
                     parts.append(part)
                 else:
-                    end = CLOSED_EARLY, f"{self._endpoint.label} closed the connection", True
+                    end = CLOSED_EARLY, self._closing(), True
         if self._outgoing.pending:
             self._flush()
         if parts:
             self.on_bytes(parts[0] if len(parts) == 1 else b"".join(parts))
         if end is not None and self._socket is not None:
             self._fail(*end)
+
+    def _closing(self) -> str:
+        why = "" if self._heard else f" right after the TLS handshake{_MAYBE}"
+        return f"{self._endpoint.label} closed the connection{why}"
 
     def _flush(self) -> None:
         if self._outgoing.pending:

@@ -21,17 +21,16 @@ def on_hub(act: Callable[[], T], limit: float = 60.0) -> T:
 
     def run() -> None:
         hub = gevent.get_hub()
-        hub.handle_error = lambda context, kind, value, trace: trouble.append(value)  # of callbacks: our bugs
+        hub.print_exception = lambda context, kind, value, trace: trouble.append(value)  # of callbacks: our bugs
         try:
             with gevent.Timeout(limit, TimeoutError(f"not done within {limit:g} s")):
                 answer.append(act())
         except BaseException as error:
             trouble.append(error)
         finally:
-            hub.handle_error = lambda *_: None  # its own farewells
             hub.destroy(destroy_loop=True)
 
-    thread = threading.Thread(target=run, name="hub")
+    thread = threading.Thread(target=run, name="hub", daemon=True)
     thread.start()
     thread.join(limit + 30)
     if trouble:
@@ -48,24 +47,24 @@ class Exchange:
         from loadgen.wire.clients import open_client
 
         self.done: list[Call] = []
-        self._sent = 0
+        self.sent = 0
         self._idle = Event()
         self._then = then
         self.client: Client = open_client(scenario, self._ended)
 
     def send(self, body: bytes = b"", headers: Fields = ()) -> Call:
-        call = Call(seq=self._sent)
-        self._sent += 1
+        call = Call(seq=self.sent)
+        self.sent += 1
         self._idle.clear()
         self.client.send(call, body, headers)
         return call
 
     def wait(self) -> list[Call]:
         """Until every call that was sent is done: once each, in the order in which they ended."""
-        while len(self.done) < self._sent:
+        while len(self.done) < self.sent:
             self._idle.wait()
             self._idle.clear()
-        assert len({id(call) for call in self.done}) == len(self.done) == self._sent
+        assert len({id(call) for call in self.done}) == len(self.done) == self.sent
         return self.done
 
     def _ended(self, call: Call) -> None:
