@@ -13,12 +13,14 @@ from loadgen.experiment.tasks.settings import RouteSettings
 class Before:
     """How a model's traffic was: `where` it is kept ("cluster" or a file), and for each version what it said of it.
 
-    `context` tells how the place is reached again: a kubeconfig and its context, for example.
+    `after` is what the experiment makes of that: what somebody else has changed meanwhile is not put back. `context`
+    tells how the place is reached again: a kubeconfig and its context, the text of a file.
     """
 
     model: str
     where: str
     versions: Mapping[str, Mapping[str, Any]]
+    after: Mapping[str, Mapping[str, Any]]
     context: Mapping[str, str]
 
 

@@ -19,7 +19,7 @@ from loadgen.experiment.context import Context, Done, Engine, TaskFailure
 from loadgen.experiment.result import Insights, Result, TaskResult
 from loadgen.experiment.routes import Before, Routes, RoutesFault
 from loadgen.experiment.spec import Experiment, Task
-from loadgen.experiment.store import Store, StoreFault
+from loadgen.experiment.store import Busy, Store, StoreFault
 from loadgen.experiment.tasks.perform import perform
 from loadgen.outcome import Progress
 from loadgen.slo.verdict import ExitCode
@@ -276,6 +276,17 @@ async def put_back(store: Store, services: Services, experiment: str) -> list[st
         else:
             await store.strike(number)
             said.append(line)
+    return said
+
+
+async def restore_abandoned(store: Store, services: Services) -> list[str]:
+    """Put back what experiments changed that do not run any more; what those changed that do stays."""
+    said: list[str] = []
+    for experiment in dict.fromkeys(owner for _, owner, _ in await store.notes()):
+        namespace, _, name = experiment.partition("/")
+        with contextlib.suppress(Busy):
+            async with store.running(namespace, name):
+                said += await put_back(store, services, experiment)
     return said
 
 

@@ -236,7 +236,7 @@ class SqliteStore:
 
 
 def before_of(raw: Mapping[str, Any]) -> Before:
-    return Before(raw["model"], raw["where"], raw["versions"], raw["context"])
+    return Before(raw["model"], raw["where"], raw["versions"], raw["after"], raw["context"])
 
 
 def read_result(raw: bytes | str, where: str) -> Result:

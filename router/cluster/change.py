@@ -7,6 +7,7 @@ has passed the parser. Nothing here knows whether a version is ready: that is in
     promote   the version is the primary and gets everything; what other versions ask for by match or mirror stays
     abort     the primary gets everything; candidates get no weight, no match, no mirror
     pause     spec.paused
+    traffic   weights, matches and mirrors of versions as given, for an experiment and to put them back
 """
 
 from __future__ import annotations
@@ -148,6 +149,32 @@ def pause(raw: Mapping[str, Any], paused: bool) -> Outcome:
     return _changed(
         raw, rollout, lambda spec: _set_paused(spec, paused), lambda shares: "paused" if paused else "resumed"
     )
+
+
+def traffic(raw: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]], said: str) -> Outcome:
+    """Give these versions exactly these weights, matches and mirrors; what is not given is taken out."""
+    rollout = read(raw, _key(raw))
+    if isinstance(rollout, tuple):
+        return rollout
+    if problems := tuple(_unknown(rollout, list(wanted))):
+        return problems
+
+    def edit(spec: dict[str, Any]) -> None:
+        for version in spec["versions"]:
+            if version["name"] in wanted:
+                for field in _TRAFFIC:
+                    version.pop(field, None)
+                version.update(wanted[version["name"]])
+
+    return _changed(raw, rollout, edit, lambda shares: said)
+
+
+def traffic_of(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each version says of its weight, match and mirror; `traffic` puts it back."""
+    return {
+        str(one["name"]): {field: one[field] for field in _TRAFFIC if one.get(field) is not None}
+        for one in spec.get("versions") or ()
+    }
 
 
 def raced(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def scenario(name: str, one: GrpcEndpoint, grpc: Grpc, payload: Payload, grace: 
     """The method and the messages have been read already."""
     headers = dict(one.metadata or {})
     if one.authority:
-        headers[":authority"] = one.authority
+        headers["host"] = one.authority  # which HTTP/2 sends as :authority
     target = Target(
         url(one),
         protocol="grpc",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,11 +10,11 @@ from loadgen.experiment.context import Context, Done, TaskFailure
 from loadgen.experiment.fetch import fetched, words
 from loadgen.experiment.measure import ALWAYS, measured
 from loadgen.experiment.result import InsightsFault, LoadRun
-from loadgen.experiment.tasks import grpc_plan, http_plan
-from loadgen.experiment.tasks.grpc_settings import GrpcEndpoint, GrpcSettings
+from loadgen.experiment.tasks import grpc_plan, http_plan, messages
+from loadgen.experiment.tasks.grpc_settings import GrpcSettings
 from loadgen.experiment.tasks.http_settings import HttpEndpoint, HttpSettings
 from loadgen.outcome import Outcome
-from loadgen.plan import Bounds, Grpc, Payload, Plan, Scenario
+from loadgen.plan import Bounds, Plan, Scenario
 from loadgen.slo.verdict import ExitCode
 
 INTERRUPTED = 130
@@ -43,14 +41,8 @@ async def http(settings: HttpSettings, context: Context) -> Done:
 
 async def grpc(settings: GrpcSettings, context: Context) -> Done:
     endpoints = grpc_plan.endpoints(settings)
-    scenarios = []
-    for name, one in endpoints.items():
-        method, payload, metadata = await _messages(one, context)
-        laid = one.model_copy(update={"metadata": metadata})
-        try:
-            scenarios.append(grpc_plan.scenario(name, laid, method, payload, settings.grace))
-        except ValueError as error:
-            raise TaskFailure(str(error), code=ExitCode.BAD_SPEC) from None
+    made = (messages.scenario(name, one, context, settings.grace) for name, one in endpoints.items())
+    scenarios = list(await asyncio.gather(*made))
     return await _loaded("grpc", settings, scenarios, bool(settings.endpoints), context)
 
 
@@ -190,14 +182,3 @@ def _trust(scenario: Scenario) -> Any:
     if tls.certificate:
         made.load_cert_chain(tls.certificate, tls.key)
     return made
-
-
-async def _messages(one: GrpcEndpoint, context: Context) -> tuple[Grpc, Payload, Mapping[str, str]]:
-    raise NotImplementedError
-
-
-def _json(raw: bytes, where: str) -> Any:
-    try:
-        return json.loads(raw)
-    except ValueError as error:
-        raise TaskFailure(f"{where} is not JSON: {error}", code=ExitCode.BAD_SPEC) from None
