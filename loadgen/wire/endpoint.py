@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import gevent
 
 from loadgen.plan import Target
-from loadgen.wire.security import tls_context
+from loadgen.security import tls_context
 
 Resolved = Callable[[list["Address"], str], None]
 

@@ -13,8 +13,8 @@ from hub_thread import exchange
 from raw_server import Peer, RawServer, raw_server
 
 from loadgen.plan import Load, Scenario, Target, Tls
+from loadgen.security import tls_context
 from loadgen.wire.call import Call
-from loadgen.wire.security import tls_context
 
 ROOT = Path(__file__).resolve().parents[3]
 BODY = bytes(range(256)) * 12_000
