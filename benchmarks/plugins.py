@@ -1,7 +1,9 @@
-"""What a plugin on the request path costs: embedded Python beside Lua, a dynamic module without Python, and nothing.
+"""What a plugin on the request path costs: embedded Python and ext_proc beside Wasm (C), Lua, a dynamic module without
+Python, and nothing.
 
 One Envoy with one worker has a listener for each way; wrk sends to plain Envoy and to a way in turn, so that every
-ratio is between neighbouring runs. Needs `wrk`, `nginx` (as the model server) and a C compiler.
+ratio is between neighbouring runs. Needs `wrk`, `nginx` (as the model server) and a C compiler; for Wasm `clang` and
+`lld`, without which its rows say that it is absent.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.child import cpu_seconds
 from benchmarks.report import Report, arguments, machine, progress
+from benchmarks.wasm import build as build_wasm
+from benchmarks.wasm import missing as missing_for_wasm
+from benchmarks.wasm import wasm_filter
 from headgate.envoy import EnvoyProcess
 from sidecar.ext_proc.envoy import cluster
 from sidecar.ext_proc.envoy import http_filter as ext_proc_filter
@@ -89,22 +94,30 @@ def lua(code: str) -> dict[str, Any]:
     }
 
 
-WAYS: dict[str, tuple[dict[str, Any], ...]] = {
-    "plain": (),
-    "module without a plugin": (http_filter({}, "none"),),
-    "Lua": (lua(LUA_HEADERS),),
-    "embedded Python": (plugin("HeaderPlugin"),),
-    "ext_proc": (beside("HeaderPlugin"),),
-    "Lua, body": (lua(LUA_BODY),),
-    "embedded Python, body": (plugin("BodyPlugin"),),
-    "ext_proc, body": (beside("BodyPlugin"),),
-}
+Ways = dict[str, tuple[dict[str, Any], ...]]
+
+
+def ways(wasm: Path | None) -> Ways:
+    """The filters of each way; without a Wasm module those that need none."""
+    found: Ways = {
+        "plain": (),
+        "module without a plugin": (http_filter({}, "none"),),
+        "Lua": (lua(LUA_HEADERS),),
+        "Wasm (C)": (wasm_filter(wasm, "headers"),) if wasm else (),
+        "embedded Python": (plugin("HeaderPlugin"),),
+        "ext_proc": (beside("HeaderPlugin"),),
+        "Lua, body": (lua(LUA_BODY),),
+        "Wasm (C), body": (wasm_filter(wasm, "bodies"),) if wasm else (),
+        "embedded Python, body": (plugin("BodyPlugin"),),
+        "ext_proc, body": (beside("BodyPlugin"),),
+    }
+    return {way: filters for way, filters in found.items() if filters or way == "plain"}
 
 
 BESIDE = ("HeaderPlugin", "BodyPlugin")
 
 
-def bootstrap(folder: Path) -> dict[str, Any]:
+def bootstrap(folder: Path, ways: Ways) -> dict[str, Any]:
     """A listener for each way; all lead to the same server."""
 
     def listener(name: str, filters: tuple[dict[str, Any], ...]) -> dict[str, Any]:
@@ -126,7 +139,7 @@ def bootstrap(folder: Path) -> dict[str, Any]:
     return {
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "static_resources": {
-            "listeners": [listener(name, filters) for name, filters in WAYS.items()],
+            "listeners": [listener(name, filters) for name, filters in ways.items()],
             "clusters": [
                 {
                     "name": "model",
@@ -158,10 +171,11 @@ def model_server(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def beside_servers(folder: Path) -> Iterator[None]:
-    """`headgate plugin serve` for each sample."""
+def beside_servers(folder: Path) -> Iterator[list[int]]:
+    """`headgate plugin serve` for each sample; their process ids."""
     command = [sys.executable, "-m", "headgate", "plugin", "serve"]
     with ExitStack() as stack:
+        pids = []
         for name in BESIDE:
             given = [f"benchmarks.plugin_samples:{name}", "--listen", f"unix:{folder}/{name}.sock"]
             process = subprocess.Popen([*command, *given], cwd=HERE.parent, stderr=subprocess.PIPE, text=True)
@@ -171,7 +185,8 @@ def beside_servers(folder: Path) -> Iterator[None]:
             told = process.stderr.readline()
             if "plugins for Envoy" not in told:
                 raise RuntimeError(f"no plugins beside Envoy: {told}")
-        yield
+            pids.append(process.pid)
+        yield pids
 
 
 async def load(port: int, connections: int, seconds: int, body: Path | None) -> Taken:
@@ -201,41 +216,49 @@ async def run(report: Report, rounds: int, seconds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="headgate-plugins-") as name:
         folder = Path(name)
         os.environ.update(build().environment)
-        with model_server(folder), beside_servers(folder):
-            async with EnvoyProcess(bootstrap(folder), folder=folder / "envoy", concurrency=1) as envoy:
-                ports = {way: await envoy.wait_listener(way) for way in WAYS}
-                headers = [way for way in WAYS if "body" not in way]
-                bodies = ["plain", *(way for way in WAYS if "body" in way)]
-                await measure(report, "headers", envoy, ports, headers, None, rounds, seconds)
+        absent = missing_for_wasm()
+        if absent:
+            progress(f"Wasm is left out: {absent}")
+        filters = ways(None if absent else build_wasm(folder))
+        with model_server(folder), beside_servers(folder) as pids:
+            async with EnvoyProcess(bootstrap(folder, filters), folder=folder / "envoy", concurrency=1) as envoy:
+                rig = Rig(report, [envoy.pid, *pids], {way: await envoy.wait_listener(way) for way in filters}, absent)
+                headers = [way for way in filters if "body" not in way]
+                bodies = ["plain", *(way for way in filters if "body" in way)]
+                await measure(rig, "headers", headers, None, rounds, seconds)
                 for size in (1_000, 100_000):
                     text = f"body of {size // 1000} kB"
-                    await measure(
-                        report, text, envoy, ports, bodies, script(folder, size), max(2, rounds // 2), seconds
-                    )
+                    await measure(rig, text, bodies, script(folder, size), max(2, rounds // 2), seconds)
 
 
-async def measure(
-    report: Report,
-    what: str,
-    envoy: EnvoyProcess,
-    ports: Mapping[str, int],
-    ways: list[str],
-    body: Path | None,
-    rounds: int,
-    seconds: int,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """What the measurements share."""
+
+    report: Report
+    pids: list[int]  # Envoy's, and those of the processes beside it
+    ports: Mapping[str, int]
+    absent: str  # why there is no Wasm
+
+
+async def measure(rig: Rig, what: str, ways: list[str], body: Path | None, rounds: int, seconds: int) -> None:
     """Each way in pairs with plain Envoy, one right after the other, either first."""
+    report, ports = rig.report, rig.ports
     others = ways[1:]
     ratios: dict[str, list[float]] = {way: [] for way in others}
     costs: dict[str, list[float]] = {way: [] for way in others}
+    beside: dict[str, list[float]] = {way: [] for way in others}
     added: dict[str, list[float]] = {way: [] for way in others}
     rates: dict[str, list[float]] = {way: [] for way in ways}
     failed = 0
 
-    async def taken(way: str) -> tuple[Taken, float]:
-        before = cpu_seconds(envoy.pid)
+    async def taken(way: str) -> tuple[Taken, float, float]:
+        before = [cpu_seconds(pid) for pid in rig.pids]
         run = await load(ports[way], 16, seconds, body)
-        return run, (cpu_seconds(envoy.pid) - before) / (run.rate * seconds) * 1e6
+        took = [
+            (cpu_seconds(pid) - then) / (run.rate * seconds) * 1e6 for pid, then in zip(rig.pids, before, strict=True)
+        ]
+        return run, took[0], sum(took[1:])
 
     for way in ways:
         await load(ports[way], 16, 1, body)  # connections and caches are there
@@ -249,12 +272,13 @@ async def measure(
                 rates[one].append(busy[one][0].rate)
             ratios[way].append(busy[way][0].rate / busy["plain"][0].rate)
             costs[way].append(busy[way][1] - busy["plain"][1])
+            beside[way].append(busy[way][2])
             added[way].append(idle[way].p50 - idle["plain"].p50)
         progress(f"{what}, round {at + 1}: " + ", ".join(f"{way} {ratios[way][-1]:.2f}" for way in others))
     middle = statistics.median
     report.table(
         f"{what}: 16 connections, and one for the latency (plain: {middle(rates['plain']):,.0f} requests/s)",
-        ("way", "requests/s", "of plain", "from", "to", "added CPU us", "added p50 ms"),
+        ("way", "requests/s", "of plain", "from", "to", "Envoy's CPU us more", "CPU us beside", "added p50 ms"),
         [
             [
                 way,
@@ -263,10 +287,12 @@ async def measure(
                 f"{min(ratios[way]):.2f}",
                 f"{max(ratios[way]):.2f}",
                 f"{middle(costs[way]):.1f}",
+                f"{middle(beside[way]):.1f}" if "ext_proc" in way else "",
                 f"{middle(added[way]):.3f}",
             ]
             for way in others
-        ],
+        ]
+        + ([["Wasm (C)", "absent", *[""] * 6]] if rig.absent else []),
     )
     if body is None:
         share = 100 * middle(ratios["embedded Python"])
