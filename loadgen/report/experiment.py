@@ -104,8 +104,8 @@ def render(experiment: ExperimentReport, form: str) -> str:
 def _text(experiment: ExperimentReport) -> str:
     lines = ["Experiment summary:", ""]
     width = max(len(name) for name, _ in _summary(experiment))
-    lines += [f"  {name.ljust(width)}  {words}" for name, words in _summary(experiment)]
-    lines += [f"  note: {each}" for each in experiment.notes]
+    lines += [f"  {name.ljust(width)}  {text.one_line(words)}" for name, words in _summary(experiment)]
+    lines += [f"  note: {text.one_line(each)}" for each in experiment.notes]
     for title, head, rows in _tables(experiment):
         lines += ["", f"{title}:", "", _ruled(head, rows)]
     if not experiment.metrics and not experiment.runs:
@@ -146,8 +146,9 @@ def _tables(experiment: ExperimentReport) -> list[tuple[str, list[str], list[lis
 
 
 def _ruled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    lines = [head, ["-" * len(name) for name in head], *rows]
+    cells = [[text.one_line(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = [cells[0], ["-" * len(name) for name in cells[0]], *cells[1:]]
     padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
     return "\n".join("  " + " | ".join(line).rstrip() for line in padded)
 

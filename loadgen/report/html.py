@@ -90,7 +90,8 @@ def page(title: str, reports: Sequence[Report], experiment: object | None = None
     detail = min(1.0, _FULL_DETAIL / max(1, versions))
     runs = [_run(report, facts, f"r{place}", detail) for place, (report, facts) in enumerate(worked)]
     style, script = _text("page.css"), _text("page.js")
-    return str(_template().render(title=title, runs=runs, experiment=experiment, style=style, script=script))
+    made = _template().render(title=title, runs=runs, experiment=experiment, style=style, script=script)
+    return f"{made}\n"
 
 
 def _run(report: Report, facts: Facts, name: str, detail: float) -> Run:

@@ -22,11 +22,11 @@ def render(report: Report) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def table(rows: Iterable[Sequence[str]], left: int = 1, indent: str = "  ") -> str:
+def table(rows: Iterable[Sequence[str]], left: int = 1, indent: str = "  ") -> list[str]:
     """Columns as wide as they need to be; the first `left` flush left, the others right."""
-    kept = [[_one_line(cell) for cell in row] for row in rows]
+    kept = [[one_line(cell) for cell in row] for row in rows]
     if not kept:
-        return ""
+        return []
     widths = [max(len(row[column]) for row in kept) for column in range(len(kept[0]))]
     lines = (
         "  ".join(
@@ -35,7 +35,7 @@ def table(rows: Iterable[Sequence[str]], left: int = 1, indent: str = "  ") -> s
         )
         for row in kept
     )
-    return "\n".join(f"{indent}{line}".rstrip() for line in lines)
+    return [f"{indent}{line}".rstrip() for line in lines]
 
 
 def account(sent: Sent) -> str:
@@ -72,7 +72,7 @@ def _head(report: Report, facts: Facts) -> str:
     if outcome.interrupted:
         lines.append("Interrupted: the figures are those until then.")
     lines += [f"INVALID  {fault(each)}" for each in report.assessment.faults]
-    return "\n".join(lines)
+    return _block(lines)
 
 
 def _errors_of(facts: Facts) -> str:
@@ -89,15 +89,15 @@ def _group(report: Report, group: Group, named: bool) -> str:
     rows = (*group.rows, *([group.total] if group.total is not None else []))
     shown = rows if len(rows) <= MANY else (*rows[: MANY - 1], rows[-1])
     if any(each.ended for each in rows):
-        lines.append(_latencies(report, shown))
+        lines += _latencies(report, shown)
     if len(rows) > len(shown):
         lines.append(f"  ... and {len(rows) - len(shown):,} more versions")
     if any(each.streams for each in rows):
-        lines.append(_streams(shown))
-    return "\n".join(lines)
+        lines += _streams(shown)
+    return _block(lines)
 
 
-def _latencies(report: Report, rows: Iterable[Row]) -> str:
+def _latencies(report: Report, rows: Iterable[Row]) -> list[str]:
     head = ["version", "", "requests", "rate", "errors", *(f"p{each:g}" for each in report.percentiles), "max"]
     found: list[list[str]] = [head]
     for row in rows:
@@ -117,7 +117,7 @@ def _latencies(report: Report, rows: Iterable[Row]) -> str:
     return table(found, left=2)
 
 
-def _streams(rows: Iterable[Row]) -> str:
+def _streams(rows: Iterable[Row]) -> list[str]:
     names = ("ttft", "itl", "tpot")
     head = ["version", *(f"{name} p{percent}" for name in names for percent in (50, 95, 99)), "tokens/s", "goodput"]
     found = [head]
@@ -136,8 +136,8 @@ def _errors(facts: Facts) -> str:
     lines = []
     for row in rows:
         lines.append(f"  {f'{row.scenario}: ' if several else ''}{_short(row.label)}: {codes_and_failures(row)}")
-        lines += [f"      {kind}: {_one_line(message)[:160]}" for kind, _, message in row.failures[:3] if message]
-    return "Errors\n" + "\n".join(lines)
+        lines += [f"      {kind}: {one_line(message)[:160]}" for kind, _, message in row.failures[:3] if message]
+    return _block(["Errors", *lines])
 
 
 def _slos(report: Report) -> str:
@@ -148,13 +148,13 @@ def _slos(report: Report) -> str:
     ordered = urgent_first(verdicts)
     shown = ordered[: MANY * 2]
     rows = [(each.ruling, whose(each, several), each.slo.text, value(each), interval(each)) for each in shown]
-    lines = [f"Objectives, with {share(report.assessment.confidence or CONFIDENCE)} intervals", table(rows, left=5)]
+    lines = [f"Objectives, with {share(report.assessment.confidence or CONFIDENCE)} intervals", *table(rows, left=5)]
     if len(ordered) > len(shown):
         lines.append(f"  ... and {len(ordered) - len(shown):,} more verdicts")
     told = [each for each in shown if each.ruling in ("INCONCLUSIVE", "NO_DATA") or ";" in each.why]
     lines += [f"  {whose(each, several)}: {each.slo.text}: {each.why}" for each in told[:MANY]]
     lines.append(f"Result: {report.assessment.outcome}. {headline(report)}")
-    return "\n".join(lines)
+    return _block(lines)
 
 
 def whose(verdict: Verdict, several: bool) -> str:
@@ -180,7 +180,7 @@ def _comparison(report: Report) -> str:
     lines = [f"{comparison.candidate} against {comparison.primary}: {comparison.words}"]
     if comparison.split is not None:
         lines.append(f"  {comparison.split.words}")
-    return "\n".join(lines)
+    return _block(lines)
 
 
 def _validity(report: Report, facts: Facts) -> str:
@@ -202,10 +202,14 @@ def _validity(report: Report, facts: Facts) -> str:
 
 
 def _short(name: str, width: int = 28) -> str:
-    name = _one_line(name)
+    name = one_line(name)
     return name if len(name) <= width else name[: width - 1] + "…"
 
 
-def _one_line(text: str) -> str:
-    """Without what would move a terminal's cursor."""
+def _block(lines: Iterable[str]) -> str:
+    return "\n".join(map(one_line, lines))
+
+
+def one_line(text: str) -> str:
+    """Without what would move a terminal's cursor, or begin a line that we have not written."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)
