@@ -24,10 +24,16 @@ class Readiness:
     reason: str
 
 
-def version_readiness(resources: Sequence[Reference], find: Find, types: Mapping[str, ResourceType]) -> Readiness:
+def version_readiness(
+    resources: Sequence[Reference],
+    find: Find,
+    types: Mapping[str, ResourceType],
+    unseen: Callable[[Reference], bool] = lambda reference: False,
+) -> Readiness:
     """All of a version's resources must be ready; the first one that is not gives the reason.
 
-    A version without resources is ready, as in Iter8.
+    A version without resources is ready, as in Iter8. Of an `unseen` one nothing is known, least of all that it is not
+    there: the others and the version's addresses decide.
     """
     reasons = []
     for one in resources:
@@ -35,6 +41,9 @@ def version_readiness(resources: Sequence[Reference], find: Find, types: Mapping
         if kind is None:
             return Readiness(False, f"resource type {one.short!r} of {one} is not configured")
         if one.optional:
+            continue
+        if unseen(one):
+            reasons.append(f"{_title(kind, None, one)} cannot be seen")
             continue
         found = readiness(kind, find(one), one)
         if not found.ready:

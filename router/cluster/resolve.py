@@ -46,6 +46,10 @@ class Cluster(Interface):
         """The EndpointSlices of a Service, given as namespace/name."""
         ...
 
+    def unseen(self, reference: Reference) -> bool:
+        """Whether objects of its kind may not be watched and never were: that none is found says nothing then."""
+        ...
+
     def watches(self, namespace: str) -> bool:
         """Whether Services of this namespace can be seen; others are left to DNS."""
         ...
@@ -130,7 +134,10 @@ def _resolved(
 ) -> Resolved:
     sites = {}
     for one in made.spec.versions:
-        state = version_readiness(resources[one.name], asking.find, asking.cluster.types)
+        unseen = asking.cluster.unseen
+        state = version_readiness(resources[one.name], asking.find, asking.cluster.types, unseen)
+        if isinstance(servers[one.name], Problem) and (hidden := [*filter(unseen, resources[one.name])]):
+            state = Readiness(False, f"{hidden[0]} cannot be seen, and where it serves is not known")
         site = _site(servers[one.name], state, asking)
         sites[one.name] = replace(site, gone=True) if _gone(resources[one.name], asking) else site
     return Resolved(made, sites, resources, frozenset(asking.asked), frozenset(asking.services), problems)
@@ -140,8 +147,8 @@ def _gone(listed: tuple[Reference, ...], asking: _Asking) -> bool:
     """Something of it is being deleted, or what serves is not there; a Service alone serves nothing."""
     found = {one: asking.find(one) for one in listed if one.short not in UNPROTECTED}
     leaving = any(part(obj, "metadata", "deletionTimestamp") is not None for obj in found.values())
-    workloads = [obj for one, obj in found.items() if one.short not in ("svc", "service")] or list(found.values())
-    return bool(found) and (leaving or all(obj is None for obj in workloads))
+    workloads = [one for one in found if one.short not in ("svc", "service")] or list(found)
+    return bool(found) and (leaving or all(found[one] is None and not asking.cluster.unseen(one) for one in workloads))
 
 
 def _overrides(resources: References, asking: _Asking) -> tuple[dict[str, int], tuple[Problem, ...]]:

@@ -13,6 +13,7 @@ Every replica does this. That the API server is away changes nothing: what was s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import defaultdict
@@ -49,6 +50,8 @@ CONFIGMAPS = "/api/v1/configmaps"
 SERVICES = "/api/v1/services"
 _ONLY_IF_CONFIGURED = ("vs", "httproute", "mr", "cm")
 _NO_RIGHT = "give the control plane get, list and watch for them: see RBAC in docs/install.md"
+RIGHTS_WITHIN = 30.0
+"""Seconds at the start in which a right that models need may yet come: a role can be written after the Deployment."""
 _SLICE = 0.002
 """Seconds of work after which others get a turn."""
 _NO_CRD = Problem(
@@ -81,13 +84,14 @@ class Kubernetes:
         modelmesh: ModelMesh | None = None,
         watch_timeout: float = 60.0,
         on_status: Callable[[str, Mapping[str, Any]], bool] | None = None,
+        rights_within: float = RIGHTS_WITHIN,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.loaded = asyncio.Event()
         self.types = types
         self.modelmesh = modelmesh or ModelMesh()
         self.road = Road()
-        self._namespace = namespace
+        self._namespace, self._rights_within = namespace, rights_within
         self._store = Store()  # replaced by `run`
         self._on_status = on_status
         """Told of every rollout's status as it is seen; returns whether the model must be looked at again."""
@@ -96,6 +100,7 @@ class Kubernetes:
         self._routemaps: defaultdict[str, set[str]] = defaultdict(set)  # ConfigMaps by model
         self._resolved: dict[str, Resolved] = {}
         self._former: dict[str, dict[str, tuple[Reference, ...]]] = {}  # versions that linger, or may
+        self._rights_changed = asyncio.Event()
         self._partings = Partings(self._mark, self._deaf, clock)
         self._slices: defaultdict[str, dict[str, Object]] = defaultdict(dict)
         self._service_of: dict[str, str] = {}  # by slice
@@ -157,22 +162,51 @@ class Kubernetes:
     async def _work(self) -> None:
         for one in self.reflectors:
             await one.answered.wait()
+        await self._seen(lambda: (self._rollouts, self._endpoints))
         self._dirty.take()  # marked by the lists, in their order, which is nobody's age
         for model in sorted(self._models(), key=self._age):
             self._dirty.mark(model)
         log.info("%s in the cluster", counted(len(self._models()), "model"))
+        patient = True
         while True:
             slice_ends = time.perf_counter() + _SLICE
             while (more := self._dirty.take(1)) and time.perf_counter() < slice_ends:
                 self._look(more[0])
             for model in more:
                 self._look(model)
-            if not len(self._dirty):
+            if patient and not len(self._dirty):
+                patient = False
+                await self._rights()
+            elif not len(self._dirty):
                 self.loaded.set()
                 for model in await self._dirty.next(1):
                     self._look(model)
             else:
                 await asyncio.sleep(0)
+
+    async def _rights(self) -> None:
+        """Wait for kinds that models consist of and that may not be watched; not for ever, for others' sake.
+
+        What was never seen would be taken away from the Envoys that still have it from before.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._rights_within):
+                await self._seen(lambda: (self._objects[path] for path in self._needed()))
+
+    async def _seen(self, wanted: Callable[[], Iterable[Reflector[Object]]]) -> None:
+        """Return when none of these is hidden from us."""
+        told = False
+        while hidden := [one.path for one in wanted() if _hidden(one)]:
+            if not told:
+                log.warning("Envoys may not connect yet: no right to watch %s, which models need", ", ".join(hidden))
+            told = True
+            self._rights_changed.clear()
+            await self._rights_changed.wait()
+
+    def _needed(self) -> list[str]:
+        """The URL paths of the kinds that some model consists of."""
+        kinds = {self.types.get(one.short) for one in self._asking}
+        return sorted({kind.url_path for kind in kinds if kind is not None} & self._objects.keys())
 
     def _models(self) -> set[str]:
         return {*self._rollouts.objects, *(name for name, maps in self._routemaps.items() if maps)}
@@ -189,6 +223,7 @@ class Kubernetes:
 
     def _refusal(self, path: str) -> None:
         """We may no longer watch something, or may again: that is told, also to the models that consist of it."""
+        self._rights_changed.set()
         found = [
             Problem("Kubernetes", one.path, "may not be watched; what was seen of them stays in force", _NO_RIGHT)
             for one in self.reflectors
@@ -207,7 +242,12 @@ class Kubernetes:
         paths = {kind.url_path for one in found.asked if (kind := self.types.get(one.short)) is not None}
         for path in sorted(paths & self._objects.keys()):
             if self._objects[path].refused == 403:
-                yield Problem(where, path, "may not be watched; versions that need them may look absent", _NO_RIGHT)
+                yield Problem(where, path, self._blindness(path), _NO_RIGHT)
+
+    def _blindness(self, path: str) -> str:
+        if _hidden(self._objects[path]):
+            return "may not be watched; versions are judged by their addresses, where these can be found without them"
+        return "may not be watched; what was seen of them stays in force"
 
     # What changes
 
@@ -481,6 +521,11 @@ class Kubernetes:
     def slices(self, service: str) -> Iterable[Object]:
         return self._slices.get(service, {}).values()
 
+    def unseen(self, reference: Reference) -> bool:
+        kind = self.types.get(reference.short)
+        reflector = self._objects.get(kind.url_path) if kind else None
+        return reflector is not None and _hidden(reflector)
+
     def watches(self, namespace: str) -> bool:
         return not self._namespace or namespace == self._namespace
 
@@ -543,6 +588,11 @@ class Kubernetes:
         self._rollout_followers.append(changed)
         for model in self._models():
             changed(model)
+
+
+def _hidden(reflector: Reflector[Object]) -> bool:
+    """We may not see it, and never did."""
+    return reflector.refused == 403 and not reflector.synced.is_set()
 
 
 def _model_of(routemap_key: str) -> str:

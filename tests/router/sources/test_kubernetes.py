@@ -317,6 +317,52 @@ def test_what_may_not_be_watched_is_told_with_the_models_that_need_it_and_harms_
             await it.until(lambda: not told(it, "ConfigMap modelmesh-serving/wisdom-routemap"))
             assert it.weights(wisdom) == {"wisdom-0": 100}
 
+    scene(test, rights_within=0.1)
+
+
+def test_what_could_never_be_seen_is_not_taken_for_absent(scene):
+    """A replica starts without the right to watch Deployments: addresses decide, as long as there are any."""
+
+    async def test(it: Any) -> None:
+        it.apply(IRIS)
+        it.model("v1")
+        it.model("v2", ports=(8002,))
+        it.api.faults.answer(403, 1_000_000, matches=lambda asked: "/deployments" in asked.path)
+        async with it.running():
+            await it.until(lambda: it.weights() == {"v1": 50, "v2": 50})
+            why = " ".join(one.reason for one in it.engine.models()["default/iris"].versions)
+            assert "Deployment v1 cannot be seen" in why
+            it.endpoints("v2")
+            await it.until(lambda: it.weights() == {"v1": 100})
+            it.endpoints("v2", 8002)
+            await it.until(lambda: it.weights() == {"v1": 50, "v2": 50})
+            it.model("v2", ready=False, ports=(8002,))
+            it.api.faults.clear()
+            await it.until(lambda: it.weights() == {"v1": 100}, within=20)
+            assert not told(it, "ModelRollout default/iris")
+
+    scene(test, rights_within=0.1)
+
+
+@pytest.mark.parametrize("hidden", ["modelrollouts", "endpointslices", "services"])
+def test_envoys_may_not_connect_before_it_is_seen_what_models_need(scene, hidden: str):
+    async def test(it: Any) -> None:
+        it.apply(IRIS)
+        it.model("v1")
+        it.model("v2", ports=(8002,))
+        it.api.faults.answer(403, 1_000_000, matches=lambda asked: f"/{hidden}" in asked.path)
+        task = asyncio.create_task(it.source.run(it.store))
+        await it.until(lambda: any(one.refused for one in it.source.reflectors if one.path.endswith(hidden)))
+        for one in it.source.reflectors:
+            await one.answered.wait()
+        await it.until(lambda: [one.where for one in it.store.problems().get("kubernetes", ())] == ["Kubernetes"])
+        assert not it.source.loaded.is_set()
+        it.api.faults.clear()
+        async with asyncio.timeout(20):
+            await it.source.loaded.wait()
+        assert {one.ready for one in it.store.sites("default/iris").values()} == {True}
+        task.cancel()
+
     scene(test)
 
 
