@@ -37,6 +37,7 @@ MAX_DRAINING = 20
 ACCEPTED, READY, PROGRAMMED, DEGRADED = "Accepted", "Ready", "Programmed", "Degraded"
 PENDING, REJECTED, UNREACHABLE, NO_ENVOYS = "Pending", "Rejected", "ReplicaUnreachable", "NoEnvoys"
 INVALID, DELETING, NOT_ACCEPTED = "Invalid", "Deleting", "NotAccepted"
+PLUGINS = "PluginsNotAsWanted"
 
 _NACK = "rejected"
 """How the reason begins why an Envoy lags that would not take its resources."""
@@ -80,7 +81,15 @@ class Known:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        return tuple(one for one in self.all_problems if one.severity == "error")
+        """Why the spec cannot be used as it is."""
+        return tuple(one for one in self.all_problems if one.severity == "error" and one not in self.plugins)
+
+    @property
+    def plugins(self) -> tuple[Problem, ...]:
+        """What the model is served in spite of: its plan was made with these problems of its plugins."""
+        planned = self.model.planned.problems if self.model is not None and self.model.planned is not None else ()
+        found = (one for one in planned if one.severity == "error" and one.field.startswith("spec.plugins["))
+        return tuple(found) if self.current else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +357,9 @@ def _degraded(known: Known, reach: Spread | None) -> Verdict:
     if model is not None and (missing := [*_missing(model, known.state)]):
         reason = reason or "VersionNotReady"
         said += missing
+    if known.plugins:
+        reason = reason or PLUGINS
+        said += [_words(one) for one in known.plugins]
     if said:
         return DEGRADED, "True", reason, "; ".join(said)
     return DEGRADED, "False", "AsWanted", "every version that should have traffic can have it"

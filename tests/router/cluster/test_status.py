@@ -447,3 +447,25 @@ def test_any_previous_status_can_be_read(before):
     story = Story(rollout(status=before))
     story.envoys.ack()
     assert states(story.look()) == WELL
+
+
+def test_a_model_that_is_served_without_a_plugin_is_accepted_and_degraded():
+    story = Story()
+    story.edit(2, plugins=[{"name": "stamp"}])
+    story.envoys.ack()
+    status = story.look()
+    assert states(status) == {**WELL, "Degraded": "True PluginsNotAsWanted"}
+    said = "spec.plugins[0].name: gateway 'default' has no plugin 'stamp': the model is served without it"
+    assert said in condition(status, "Accepted")["message"]
+    assert said in condition(status, "Degraded")["message"]
+    assert [one["field"] for one in status["problems"]] == ["spec.plugins[0].name"]
+
+
+def test_a_model_that_is_not_served_without_a_plugin_is_not_accepted():
+    story = Story()
+    story.edit(2, plugins=[{"name": "stamp", "required": True}])
+    story.envoys.ack()
+    status = story.look()
+    assert states(status)["Accepted"] == "False Invalid"
+    assert states(status)["Programmed"] == "False NotAccepted"
+    assert "the traffic stays as it was" in condition(status, "Accepted")["message"]
