@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -210,10 +211,18 @@ class Plugin(Part):
         )
 
 
+class PluginHost(StrEnum):
+    """Where plugins run. `auto`: inside Envoy if this machine can build what that takes, else beside it."""
+
+    EMBEDDED = ir.PluginHost.EMBEDDED.value
+    EXT_PROC = ir.PluginHost.EXT_PROC.value
+    AUTO = "auto"
+
+
 class Plugins(Part):
     """Python on the path of a gateway's requests: inside its Envoys, or beside them."""
 
-    host: ir.PluginHost = ir.PluginHost.EMBEDDED
+    host: PluginHost = PluginHost.EMBEDDED
     chain: Annotated[tuple[Plugin, ...], Field(min_length=1, max_length=16)]
     folder: Annotated[Text, AfterValidator(_absolute)] | None = None
     reload: Annotated[bool, Strict()] | None = None
@@ -222,9 +231,20 @@ class Plugins(Part):
     timeout: PositiveDuration | None = None
 
     @property
+    def fallback(self) -> str:
+        """Why they run beside Envoy where they would rather run inside, "" when they do not."""
+        if self.host is not PluginHost.AUTO:
+            return ""
+        from headgate import plugin_host
+
+        found = plugin_host.inside()
+        return found if isinstance(found, str) else ""
+
+    @property
     def as_ir(self) -> ir.Plugins:
+        beside = self.host is PluginHost.EXT_PROC or bool(self.fallback)
         return ir.Plugins(
-            host=self.host,
+            host=ir.PluginHost.EXT_PROC if beside else ir.PluginHost.EMBEDDED,
             chain=tuple(one.as_ir for one in self.chain),
             folder=self.folder or "",
             reload=bool(self.reload),
@@ -425,18 +445,18 @@ def _odd_resource_types(raw: Any) -> Iterator[Broken]:
 
 
 _FOR_HOST = {
-    ir.PluginHost.EMBEDDED.value: ("folder", "reload", "calls"),
-    ir.PluginHost.EXT_PROC.value: ("address", "timeout"),
+    PluginHost.EMBEDDED.value: ("folder", "reload", "calls"),
+    PluginHost.EXT_PROC.value: ("address", "timeout"),
 }
 
 
 def _odd_plugins(plugins: Any, at: tuple[int | str, ...]) -> Iterator[Broken]:
     """Names used twice, and what belongs to the other host: a server beside Envoy loads its plugins itself."""
-    host = str(_field(plugins, "host", ir.PluginHost.EMBEDDED.value))
-    if plugins is None or host not in _FOR_HOST:
+    host = str(_field(plugins, "host", PluginHost.EMBEDDED.value))
+    if plugins is None or host not in tuple(PluginHost):
         return
     for other, fields in _FOR_HOST.items():
-        for name in fields if other != host else ():
+        for name in fields if host not in (other, PluginHost.AUTO) else ():
             if _field(plugins, name, None) is not None:
                 yield Broken((*at, name), f"goes with host: {other}, not with {host}", "leave it out")
     names: dict[str, int] = {}
@@ -445,13 +465,13 @@ def _odd_plugins(plugins: Any, at: tuple[int | str, ...]) -> Iterator[Broken]:
         name = _field(plugin, "name", None)
         if isinstance(name, str) and names.setdefault(name, index) != index:
             yield Broken((*here, "name"), f"plugin {name!r} is already chain[{names[name]}]", "give it another name")
-        if host == ir.PluginHost.EMBEDDED:
+        if host != PluginHost.EXT_PROC:
             if _field(plugin, "plugin", None) is None:
                 yield Broken((*here, "plugin"), "is missing", "write module:Class, or a file")
             continue
         for field in ("plugin", "budget"):
             if _field(plugin, field, None) is not None:
-                what = f"goes with host: {ir.PluginHost.EMBEDDED}, not with {host}"
+                what = f"goes with host: {PluginHost.EMBEDDED}, not with {host}"
                 yield Broken((*here, field), what, "give it to headgate plugin serve")
 
 

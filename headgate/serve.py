@@ -289,6 +289,12 @@ async def serve(config: Config) -> None:
             calm_collector()
             models = counted(len(plane.engine.models()), "model")
             log.info("%s; xDS on %s:%d", models, config.xds.address, plane.xds_port)
+            for gateway in config.gateways:
+                if gateway.plugins is not None and (why := gateway.plugins.fallback):
+                    told = (
+                        "gateway %s: plugins run beside Envoy, not inside it: %s; run headgate plugin serve beside it"
+                    )
+                    log.warning(told, gateway.name, why)
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         if not asked.is_set():

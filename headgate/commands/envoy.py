@@ -24,10 +24,14 @@ from headgate.commands.output import Failure, examples
 )
 @click.argument("arguments", metavar="[-- ENVOY-ARGUMENTS]", nargs=-1, type=click.UNPROCESSED)
 def envoy(log_level: str, arguments: tuple[str, ...], **options: Any) -> None:
-    """Run the installed Envoy in this terminal, connected to the control plane. What follows -- goes to Envoy."""
+    """Run the installed Envoy in this terminal, connected to the control plane. What follows -- goes to Envoy.
+
+    The module that runs plugins inside Envoy is built first, once, if this machine can do that.
+    """
     import json
     import os
 
+    from headgate import plugin_host
     from headgate.envoy import EnvoyError, find_binary
 
     config = json.dumps(made(**options))
@@ -35,5 +39,11 @@ def envoy(log_level: str, arguments: tuple[str, ...], **options: Any) -> None:
         binary = str(find_binary())
     except EnvoyError as error:
         raise Failure(str(error)) from None
+    if "ENVOY_DYNAMIC_MODULES_SEARCH_PATH" not in os.environ:
+        module = plugin_host.inside()
+        if isinstance(module, str):
+            click.echo(f"no plugins inside this Envoy: {module}", err=True)
+        else:
+            os.environ.update(module.environment)
     # This process becomes Envoy: signals, exit code and output are Envoy's own.
     os.execv(binary, [binary, "--config-yaml", config, "--log-level", log_level, "--disable-hot-restart", *arguments])

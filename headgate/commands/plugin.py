@@ -33,7 +33,7 @@ def plugin() -> None:
     """Python on the path of requests: begin a plugin, check it, try it on a recorded request.
 
     A PLUGIN is named as in the configuration: by "module:Class", by a file "greet.py" or "greet.py:Class"; or it is a
-    YAML file with a list `plugins`, as in the configuration.
+    YAML file with a list `plugins`, or the control plane's configuration with a gateway that has plugins.
     """
 
 
@@ -139,15 +139,41 @@ def listed(names: tuple[str, ...], config: Path | None) -> tuple[list[Any], Path
         if name.endswith((".yaml", ".yml", ".json")):
             path = Path(name)
             document = _yaml(path)
+            if isinstance(document, dict) and "gateways" in document:
+                document = _of_a_gateway(path)
             found = document.get("plugins") if isinstance(document, dict) else document
             if not isinstance(found, list):
                 raise Failure(f"{path} has no list of plugins", "it has to hold 'plugins: [...]'", BAD_INPUT)
             if len(names) > 1:
                 raise click.UsageError("give either one list of plugins or plugins, not both")
             entries, folder = found, path.parent
+            if isinstance(document, dict) and isinstance(document.get("folder"), str):
+                folder = path.parent / document["folder"]
         else:
             entries.append({"plugin": name, "config": settings})
     return entries, folder
+
+
+def _of_a_gateway(path: Path) -> dict[str, Any]:
+    """The list of plugins in a control plane's configuration: that of its only gateway with plugins."""
+    import json
+
+    from headgate.commands.serve import configuration
+
+    found = [one.plugins for one in configuration(path).gateways if one.plugins is not None]
+    if len(found) != 1:
+        what = "has no gateway with plugins" if not found else f"has {len(found)} gateways with plugins"
+        raise Failure(f"{path} {what}", "write the list into a file of its own: 'plugins: [...]'", BAD_INPUT)
+    entries = []
+    for one in found[0].chain:
+        if one.plugin is None:
+            raise Failure(
+                f"{path}: plugin {one.name!r} has no source", "write plugin: module:Class, or host: auto", BAD_INPUT
+            )
+        entry = {"name": one.name, "plugin": one.plugin, "config": json.loads(one.config)}
+        more = {"onFailure": one.on_failure, "budget": one.budget}
+        entries.append(entry | {key: value for key, value in more.items() if value is not None})
+    return {"plugins": entries, "folder": found[0].folder}
 
 
 def _recorded(path: Path) -> Recorded:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from headgate import plugin_host
 from headgate.config import Config, read
+from sidecar.native.build import Module
 from xds import ir
 
 
@@ -229,10 +231,34 @@ def test_plugins_of_a_gateway_become_what_envoy_is_told(tmp_path: Path) -> None:
     assert beside == ir.Plugins(ir.PluginHost.EXT_PROC, (ir.Plugin("greet"),), address="127.0.0.1:9000", timeout=1.0)
 
 
+@pytest.mark.parametrize("why", ["", "there is no C compiler"])
+def test_plugins_run_beside_envoy_where_they_cannot_run_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(plugin_host, "inside", lambda: why or Module(tmp_path))
+    config = accepted(
+        tmp_path,
+        """
+        gateways:
+        - plugins:
+            host: auto
+            folder: /plugins
+            timeout: 1s
+            chain: [{name: greet, plugin: greet.py}]
+        """,
+    )
+    plugins = config.gateways[0].plugins
+    assert plugins is not None
+    assert plugins.fallback == why
+    assert plugins.as_ir.host is (ir.PluginHost.EXT_PROC if why else ir.PluginHost.EMBEDDED)
+    assert (plugins.as_ir.folder, plugins.as_ir.timeout) == ("/plugins", 1.0)
+
+
 @pytest.mark.parametrize(
     ("plugins", "expected"),
     [
         ("{}", "chain: is missing"),
+        ("{host: auto, chain: [{name: a}]}", "chain[0].plugin: is missing"),
         ("{chain: []}", "chain"),
         ("{chain: [{name: a}]}", "chain[0].plugin: is missing (write module:Class, or a file)"),
         (
