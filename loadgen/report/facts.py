@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loadgen.histogram import Histogram
 from loadgen.outcome import UNATTRIBUTED, UNKNOWN, Sent, Series
+from loadgen.plan import Load
 from loadgen.report.contents import Report
 from loadgen.slo.figures import DURATIONS, Figure, figure, percentile
 from loadgen.slo.measure import Estimate, Measurements
 from loadgen.slo.objective import ALL, Reference
+from loadgen.slo.quantities import digits
 from loadgen.slo.verdict import Verdict
 
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 _LABELS = {UNKNOWN: "no version named", UNATTRIBUTED: "no answer", ALL: "all"}
 STREAM = ("ttft", "itl", "tpot")
 
@@ -159,6 +163,32 @@ def urgent_first(verdicts: Sequence[Verdict], many: int = 20) -> list[Verdict]:
     return sorted(verdicts, key=lambda each: order.index(each.ruling))
 
 
+def asked(report: Report) -> list[tuple[str, str]]:
+    """What the plan asked of whom: (name, words) for each scenario; nothing without a plan."""
+    found = []
+    for scenario in report.plan.scenarios if report.plan is not None else ():
+        target, load = scenario.target, scenario.load
+        what = target.grpc.method if target.grpc is not None else target.method
+        words = f"{what} {_PASSWORD.sub('', target.url)}, {_load(load)}"
+        found.append((scenario.name, words))
+    return found
+
+
+def _load(load: Load) -> str:
+    if load.executor == "users":
+        words = f"{load.users:,} users, each waiting for its answers"
+    elif load.executor == "max" or load.arrivals is None:
+        words = f"as fast as {load.connections:,} connections go"
+    elif load.arrivals.trace:
+        words = f"a trace of {len(load.arrivals.trace):,} arrivals"
+    else:
+        rates = [rate for stage in load.arrivals.stages for rate in (stage.start, stage.end)]
+        least, most = min(rates), max(rates)
+        words = f"{digits(most)}/s" if least == most else f"{digits(least)}/s to {digits(most)}/s"
+        words += f", {load.arrivals.spacing} arrivals"
+    return words
+
+
 def headline(report: Report) -> str:
     """What came of the run, in a sentence."""
     assessment = report.assessment
@@ -168,7 +198,7 @@ def headline(report: Report) -> str:
         return f"No usable data: {assessment.silent}."
     if assessment.faults:
         faults = "1 fault" if len(assessment.faults) == 1 else f"{len(assessment.faults)} faults"
-        return f"This run is invalid: {faults} of the generator, which say nothing about the target."
+        return f"This run is invalid: the generator did not do what was asked ({faults})."
     if broken:
         return f"{broken} of {len(verdicts)} objectives {'are' if broken > 1 else 'is'} broken."
     missing = sum(each.ruling == "NO_DATA" for each in verdicts)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from loadgen.report import charts, pictures
 from loadgen.report.contents import Report
-from loadgen.report.facts import Facts, Group, Row, headline, urgent_first, work_out
+from loadgen.report.facts import Facts, Group, Row, asked, headline, urgent_first, work_out
 from loadgen.report.sheet import Sheet, sheet
 from loadgen.report.text import account, fault, interval, value, when, whose
 from loadgen.slo.measure import CONFIDENCE
@@ -77,6 +77,7 @@ class Run:
     sections: tuple[Section, ...]
     faults: tuple[str, ...]
     sure: str
+    asked: tuple[tuple[str, str], ...]
 
 
 def render(report: Report) -> str:
@@ -88,13 +89,14 @@ def page(title: str, reports: Sequence[Report], experiment: object | None = None
     worked = [(report, work_out(report)) for report in reports]
     versions = sum(len(pictures.drawn(group)) for _, facts in worked for group in facts.groups[:_DRAWN_GROUPS])
     detail = min(1.0, _FULL_DETAIL / max(1, versions))
-    runs = [_run(report, facts, f"r{place}", detail) for place, (report, facts) in enumerate(worked)]
+    many = max(10, _MANY_ROWS // max(1, sum(len(facts.groups) for _, facts in worked)))
+    runs = [_run(report, facts, f"r{place}", detail, many) for place, (report, facts) in enumerate(worked)]
     style, script = _text("page.css"), _text("page.js")
     made = _template().render(title=title, runs=runs, experiment=experiment, style=style, script=script)
     return f"{made}\n"
 
 
-def _run(report: Report, facts: Facts, name: str, detail: float) -> Run:
+def _run(report: Report, facts: Facts, name: str, detail: float, many: int) -> Run:
     verdicts = report.assessment.verdicts
     several = len({each.scenario for each in verdicts}) > 1
     result = report.assessment.outcome
@@ -106,9 +108,12 @@ def _run(report: Report, facts: Facts, name: str, detail: float) -> Run:
         headline(report),
         tuple(_objective(each, several) for each in urgent_first(verdicts)[:_MANY_ROWS]),
         max(0, len(verdicts) - _MANY_ROWS),
-        tuple(_section(report, group, f"{name}-{place}", place, detail) for place, group in enumerate(facts.groups)),
+        tuple(
+            _section(report, group, f"{name}-{place}", place, detail, many) for place, group in enumerate(facts.groups)
+        ),
         tuple(fault(each) for each in report.assessment.faults),
         share(report.assessment.confidence or CONFIDENCE),
+        tuple(asked(report)),
     )
 
 
@@ -126,10 +131,10 @@ def _objective(verdict: Verdict, several: bool) -> Objective:
     return Objective(verdict, mark, whose(verdict, several), value(verdict), limit, interval(verdict), picture)
 
 
-def _section(report: Report, group: Group, name: str, place: int, detail: float) -> Section:
+def _section(report: Report, group: Group, name: str, place: int, detail: float, many: int) -> Section:
     drawn = pictures.drawn(group)
     made = pictures.charts(report, group, detail) if place < _DRAWN_GROUPS else ()
-    kept = group.rows[:_MANY_ROWS]
+    kept = group.rows[:many]
     return Section(
         group,
         account(group.account) if group.account is not None else "",
@@ -138,7 +143,7 @@ def _section(report: Report, group: Group, name: str, place: int, detail: float)
         tuple(row.label for row in drawn),
         sum(bool(row.ended) for row in group.rows) - len(drawn),
         len(group.rows) - len(kept),
-        tuple(_errors(kept)),
+        tuple(_errors(kept)[:many]),
     )
 
 
@@ -149,7 +154,7 @@ def _errors(rows: Sequence[Row]) -> list[tuple[Row, str, int, str, Markup]]:
             part = count / row.ended if row.ended else 0.0
             words = f"{share(part)} of {row.label}'s requests"
             found.append((row, kind, count, message[:300], charts.bar(part, words)))
-    return found[:_MANY_ROWS]
+    return found
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -40,7 +41,7 @@ def charts(report: Report, group: Group, detail: float = 1.0) -> tuple[Chart, ..
     series = {each.version: each for each in group.series}
     over_time = [(place, series[row.version]) for place, row in enumerate(rows) if series[row.version].timeline]
     if over_time:
-        found += _over_time(over_time, detail)
+        found += _over_time(over_time, group, detail)
     if any(row.streams for row in rows):
         found += [
             _stream(rows, "ttft", "Time to first token", detail),
@@ -129,7 +130,7 @@ def _spread(rows: Sequence[Row]) -> Chart:
     )
 
 
-def _over_time(series: Sequence[tuple[int, Series]], detail: float) -> list[Chart]:
+def _over_time(series: Sequence[tuple[int, Series]], group: Group, detail: float) -> list[Chart]:
     length = 1 + max(second.at for _, each in series for second in each.timeline)
     step = max(1, math.ceil(length / (_SECONDS * detail)))
     across = axes.linear(max(length - 1, 1), lambda value: f"{value:g} s", about=6)
@@ -151,6 +152,8 @@ def _over_time(series: Sequence[tuple[int, Series]], detail: float) -> list[Char
     p50 = lines(lambda seconds: _worst(second.p50 for second in seconds), duration, dashed=True)
     p99 = lines(lambda seconds: _worst(second.p99 for second in seconds), duration)
     ended = lines(lambda seconds: sum(second.ended for second in seconds) / step, lambda value: f"{digits(value)}/s")
+    if group.account is not None and group.account.duration >= step:  # what ends later is no throughput, it is a rest
+        ended = [_until(group.account.duration - step, line) for line in ended]
     failed = lines(lambda seconds: sum(second.failed for second in seconds) / step, lambda value: f"{digits(value)}/s")
     together = "" if step == 1 else f" Each point is {step} s; of their percentiles the highest."
     times = [value for line in (*p50, *p99) for _, value in line.points]
@@ -165,6 +168,11 @@ def _over_time(series: Sequence[tuple[int, Series]], detail: float) -> list[Char
         chart("Throughput over time", ended, _rates(ended), "requests/s", "Requests that ended, per second."),
         chart("Errors over time", failed, _rates(failed), "errors/s", "Requests that failed, per second."),
     ]
+
+
+def _until(last: float, line: Line) -> Line:
+    kept = sum(at <= last for at, _ in line.points)
+    return replace(line, points=line.points[:kept], tips=line.tips[:kept])
 
 
 def _stream(rows: Sequence[Row], metric: str, title: str, detail: float) -> Chart:

@@ -192,13 +192,17 @@ def _validity(report: Report, facts: Facts) -> str:
     if workers:
         busiest = max(each.cpu for each in workers)
         lost = sum(each.lost for each in workers)
-        used = f"{len(workers)} processes, the busiest used {share(busiest)} of a core"
+        used = f"{_processes(len(workers))}, the busiest used {share(busiest)} of a core"
         parts.append(used + (f", {lost} lost" if lost else ""))
     held = [each.sustainable for each in workers if each.sustainable is not None]
     if report.assessment.faults and held:
         parts.append(f"this machine can hold about {digits(sum(held))}/s")
     word = "invalid" if report.assessment.faults else "valid"
     return f"Generator: {word}" + (f"; {'; '.join(parts)}" if parts else "")
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _short(name: str, width: int = 28) -> str:

@@ -12,6 +12,7 @@ import pytest
 from runs import lognormal, outcome, series
 
 from loadgen.outcome import Fault, Outcome, Worker
+from loadgen.plan import Arrivals, Load, Plan, Scenario, Stage, Target
 from loadgen.report import html
 from loadgen.report.contents import Report
 from loadgen.slo.compare import compare
@@ -206,3 +207,28 @@ def test_a_browser_shows_the_page_without_a_complaint(tmp_path: Path) -> None:
     dom = Page(shown.stdout)
     assert len([each for each in dom.of("button") if each.get("aria-pressed") == "true"]) == 2
     assert dom.words["h1"] == ["a run"]
+
+
+def test_many_scenarios_of_many_versions_still_make_one_page_of_modest_size() -> None:
+    same = lognormal(0.05, 100)
+    wrong = {"status 500": 9}
+    many = (series(f"v{i}", same, scenario=f"s{j}", seconds=60, failures=wrong) for i in range(12) for j in range(16))
+    made = html.render(report(outcome(*many), "latency-p50<=1s", "error-rate<=50%"))
+    assert len(made) < 1_000_000
+    assert made.count('<section class="scenario">') == 16
+
+
+def test_the_page_says_what_was_asked_without_anybodys_password() -> None:
+    load = Load(arrivals=Arrivals(stages=(Stage(10, 50, 200),), spacing="poisson"))
+    target = Target("http://me:secret@gateway/v2/models/iris/infer", method="POST")
+    made = html.render(report(two(), plan=Plan("x", (Scenario("default", target, load),))))
+    words = "POST http://gateway/v2/models/iris/infer, 50/s to 200/s, poisson arrivals"
+    assert words in Page(made).words["dd"]
+    assert "secret" not in made
+
+
+def test_throughput_ends_with_the_load_and_not_with_the_last_late_answer() -> None:
+    late = series("v1", lognormal(0.05, 1000), seconds=14)  # the account says that the load lasted 10 s
+    made = html.render(report(outcome(late)))
+    tips = [str(each["data-tips"]).split("|") for each in Page(made).of("g", class_="line c0") if each.get("data-tips")]
+    assert {line[-1].partition(":")[0] for line in tips if line[0].startswith("0 s")} == {"13 s", "9 s"}
