@@ -31,6 +31,7 @@ def run(plan: Plan, console: Console, commands: Commands, page: tuple[str, int] 
         if page is not None:
             show(made, plan, report)
 
+    drive.settle()
     start = perf_counter() + HEAD_START
     console.begin(start)
     drive.begin(start)

@@ -34,7 +34,7 @@ INTERRUPTED_GRACE = 5.0  # seconds that a run which is ended by hand waits for i
 
 
 class Drive:
-    """`begin`, then `run` until all has ended; `stop` and `abandon` end it earlier, from other greenlets."""
+    """`settle`, `begin`, then `run` until all has ended; `stop` and `abandon` end it earlier, from other greenlets."""
 
     def __init__(self, plan: Plan, share: Share, worker: str) -> None:
         """Raises ValueError for a target or payload that cannot be."""
@@ -53,12 +53,15 @@ class Drive:
         self._clocks = 0.0
         self._files = 0
 
-    def begin(self, start: float) -> None:
-        """The schedule's zero is this moment of perf_counter()."""
+    def settle(self) -> None:
+        """All that takes time, before it counts: nothing is collected from here to the end but what a second leaves."""
         raise_file_limit()
         gc.collect()
         gc.freeze()
         gc.disable()
+
+    def begin(self, start: float) -> None:
+        """The schedule's zero is this moment of perf_counter()."""
         self._began, self._began_cpu = perf_counter(), time.process_time()
         self._clocks = time.time() - perf_counter()
         self.phase = "warm-up" if any(each.warms_up for each in self._lanes) else "running"

@@ -60,6 +60,7 @@ def run(host: str, port: int, name: str, commands: Commands) -> int:
         bye.wait(GOODBYE)
         return 1
     drives.append(drive)
+    drive.settle()
     runner.send_message(messages.READY, {})
     at = go.get()
     if at is None:

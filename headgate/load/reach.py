@@ -1,0 +1,55 @@
+"""One connection before the load: what cannot be reached is told in one line and not in a million failures."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from urllib.parse import urlsplit
+
+from loadgen.plan import Target
+
+
+async def trouble(target: Target) -> str:
+    """Why the target cannot be reached; empty where a connection, with TLS if it has any, could be made."""
+    parts = urlsplit(target.url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        context = _context(target) if parts.scheme == "https" else None
+        opening = asyncio.open_connection(
+            host, port, ssl=context, server_hostname=(target.tls.server_name or host) if context else None
+        )
+        _, writer = await asyncio.wait_for(opening, target.connect_timeout)
+    except TimeoutError:
+        return f"{where} does not answer within {target.connect_timeout:g} s"
+    except ssl.SSLCertVerificationError as error:
+        return f"{where}: its certificate is not trusted: {error.verify_message}"
+    except ssl.SSLError as error:
+        return f"{where}: TLS fails: {error.reason or error}"
+    except OSError as error:
+        if isinstance(error, socket.gaierror):
+            return f"the name {host!r} cannot be resolved: {error.strerror}"
+        return f"{where}: {_reason(error)}"
+    writer.transport.abort()
+    return ""
+
+
+def _reason(error: OSError) -> str:
+    """asyncio puts the address into the text; several addresses make a text of texts."""
+    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
+        return "connection refused"
+    return (error.strerror or str(error)).lower()
+
+
+def _context(target: Target) -> ssl.SSLContext:
+    """Raises OSError: certificates that cannot be read."""
+    tls = target.tls
+    context = ssl.create_default_context(cafile=tls.ca)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context

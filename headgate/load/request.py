@@ -1,0 +1,167 @@
+"""What is asked of whom, from its flags: a target. Files and addresses that flags name are read here, once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from headgate.load.amount import Mistakes
+from headgate.load.flags import Flags
+from loadgen.payload.descriptors import Descriptors, built_in, find_method, from_proto, from_protoset
+from loadgen.payload.sources import Source, payload
+from loadgen.payload.v2 import SERVICE as V2_SERVICE
+from loadgen.plan import Goodput, Grpc, Payload, Target, Tls
+from loadgen.slo.figures import DURATIONS
+from router.problem import Problem
+
+_SCHEMES = ("http", "https")
+_HERE = "headgate load"
+_NAMES = {
+    "text": "--data",
+    "file": "--data-file",
+    "url": "--data-url",
+    "template": "--template",
+    "template_file": "--template",
+    "feed": "--feed",
+}
+
+
+def target_of(given: Flags, mistakes: Mistakes) -> Target:
+    """Without what has to be asked of the target itself; of no use if there are mistakes."""
+    url = _url(given.url or "", mistakes)
+    headers = [*_headers(given.headers, mistakes)]
+    if given.sticky_users and not any(name.lower() == given.sticky_header.lower() for name, _ in headers):
+        headers.append((given.sticky_header, "{{ user }}"))
+    carried = _payload(given, headers, mistakes)
+    has_body = carried.template is not None or bool(carried.bodies) or given.model is not None
+    if given.model is not None and (carried.template is not None or carried.bodies):
+        mistakes.add("--model", "makes the payload itself", "leave the other one out")
+    if has_body and not any(name.lower() == "content-type" for name, _ in headers) and given.grpc is None:
+        headers.append(("content-type", "application/json"))
+    return Target(
+        url=url,
+        protocol="grpc" if given.grpc else "http2" if given.http2 else "http1",
+        method=given.method.upper() if given.method else "POST" if has_body else "GET",
+        headers=tuple(headers),
+        payload=carried,
+        grpc=_grpc(given, mistakes),
+        tls=_tls(given, url, mistakes),
+        timeout=mistakes.seconds("--timeout", given.timeout),
+        connect_timeout=mistakes.seconds("--connect-timeout", given.connect_timeout),
+        stream=given.stream,
+        version=given.version,
+        attribution=given.version_from or Target(url).attribution,
+        goodput=_goodput(given.goodput, mistakes),
+        users=given.sticky_users or 0,
+    )
+
+
+def _url(text: str, mistakes: Mistakes) -> str:
+    text = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        mistakes.add("URL", f"{text!r} is none: {error}")
+        return "http://localhost/"
+    if parts.scheme not in _SCHEMES or not parts.hostname or port == 0:
+        mistakes.add("URL", f"{text!r} is not an address to load", "write http://HOST:PORT/PATH, or https://...")
+        return "http://localhost/"
+    return text
+
+
+def _headers(lines: tuple[str, ...], mistakes: Mistakes) -> list[tuple[str, str]]:
+    made = []
+    for each in lines:
+        name, colon, value = each.partition(":")
+        if not colon or not name.strip():
+            mistakes.add("--header", f"{each!r} is not a header", "write 'NAME: VALUE'")
+        else:
+            made.append((name.strip(), value.strip()))
+    return made
+
+
+def _tls(given: Flags, url: str, mistakes: Mistakes) -> Tls:
+    files = {"--cacert": given.cacert, "--cert": given.cert, "--key": given.key}
+    for flag, path in files.items():
+        if path is not None and not path.is_file():
+            mistakes.add(flag, f"there is no file {path}")
+    if given.key is not None and given.cert is None:
+        mistakes.add("--key", "is of no use without a certificate", "give --cert too")
+    if url.startswith("http://") and (given.insecure or any(files.values())):
+        mistakes.add("URL", "is http://, and TLS is asked for", "write https://, or leave the TLS flags out")
+    return Tls(
+        verify=not given.insecure,
+        ca=None if given.cacert is None else str(given.cacert.absolute()),
+        certificate=None if given.cert is None else str(given.cert.absolute()),
+        key=None if given.key is None else str(given.key.absolute()),
+        server_name=given.server_name,
+    )
+
+
+def _goodput(texts: tuple[str, ...], mistakes: Mistakes) -> Goodput | None:
+    limits: dict[str, float] = {}
+    for text in (part.strip() for each in texts for part in each.split(",")):
+        name, sign, time = text.partition("<=")
+        if not sign:
+            name, sign, time = text.partition("<")
+        metric = {"e2e": "latency"}.get(name.strip(), name.strip())
+        if not sign:
+            mistakes.add("--goodput", f"{text!r} is no limit", "write METRIC<=TIME, such as ttft<=400ms")
+        elif metric not in DURATIONS:
+            mistakes.add("--goodput", f"there is no metric {metric!r}", f"there are {', '.join(DURATIONS)}")
+        else:
+            limits[metric] = mistakes.seconds("--goodput", time)
+    return Goodput(limits) if limits else None
+
+
+def _payload(given: Flags, headers: list[tuple[str, str]], mistakes: Mistakes) -> Payload:
+    template = given.template
+    from_file = template is not None and template.startswith("@")
+    source = Source(
+        text=given.data,
+        file=None if given.data_file is None else str(given.data_file),
+        url=given.data_url,
+        template=None if from_file else template,
+        template_file=template[1:] if template is not None and from_file else None,
+        feed=None if given.feed is None else str(given.feed),
+    )
+    made, problems = payload(source, _HERE, _NAMES, tuple(headers))
+    mistakes.problems += [flagged(each) for each in problems]
+    return made
+
+
+def flagged(problem: Problem) -> Problem:
+    """One that names a flag as a field, as ours do."""
+    return replace(problem, where=problem.field, field="") if problem.where == _HERE and problem.field else problem
+
+
+def _grpc(given: Flags, mistakes: Mistakes) -> Grpc | None:
+    """The method, where files or what we know ourselves describe it; otherwise the server has to be asked for it."""
+    if given.grpc is None:
+        for flag, value in (("--proto", given.proto), ("--protoset", given.protoset)):
+            if value:
+                mistakes.add(flag, "is for gRPC", "say with --grpc which method is called")
+        return None
+    found: Descriptors | tuple[Problem, ...]
+    if given.proto:
+        found = from_proto(given.proto, given.proto_path, _HERE, "--proto")
+    elif given.protoset is not None:
+        found = from_protoset(given.protoset, _HERE, "--protoset")
+    elif given.grpc.lstrip("/").startswith(V2_SERVICE):
+        found = built_in()
+    else:
+        return None
+    return method_of(given, found, mistakes)
+
+
+def method_of(given: Flags, found: Descriptors | tuple[Problem, ...], mistakes: Mistakes) -> Grpc | None:
+    """What a plan says of the method, if the descriptors have it."""
+    if not isinstance(found, Descriptors):
+        mistakes.problems += [flagged(each) for each in found]
+        return None
+    method = find_method(found, given.grpc or "", _HERE, "--grpc")
+    if isinstance(method, Problem):
+        mistakes.problems.append(flagged(method))
+        return None
+    return Grpc(method.path, found.files, method.kind, client=given.grpc_client)
