@@ -19,8 +19,10 @@ from headgate.commands.bootstrap import bootstrap
 from headgate.commands.demo import demo
 from headgate.commands.describe import describe
 from headgate.commands.envoy import envoy
+from headgate.commands.experiment import experiment
 from headgate.commands.finalizers import finalizers
 from headgate.commands.history import history
+from headgate.commands.load import load
 from headgate.commands.output import error_line
 from headgate.commands.pause import pause
 from headgate.commands.plan import plan
@@ -111,6 +113,7 @@ _GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Look": (status, describe, history, who, tail),
     "Change a rollout in a cluster": (weights, promote, abort, pause, resume, finalizers),
     "Manifests": (validate, plan, translate, template),
+    "Load and experiments": (load, experiment),
     "Plugins": (plugin,),
     "About": (version,),
 }
