@@ -72,8 +72,15 @@ def new(name: str, folder: Path) -> None:
 def check(names: tuple[str, ...], config: Path | None) -> int:
     """Load plugins and say everything that is wrong: imports, hooks, what they need, their configuration.
 
-    A single plugin is configured with --config, or with nothing.
+    A plugin that would end the process it runs in, as by os._exit(), is not loaded but refused. A single plugin is
+    configured with --config, or with nothing.
     """
+    entries, folder = listed(names, config)
+    lethal = _lethal(entries, folder)
+    for told in lethal:
+        error_line(told)
+    if lethal:
+        return BAD_INPUT
     loaded = _loaded(names, config)
     for fault in loaded.faults:
         error_line(str(fault))
@@ -120,6 +127,18 @@ def run(names: tuple[str, ...], recording: Path, config: Path | None, form: str)
     for told in tried.faults:
         error_line(told)
     return 1 if tried.faults else 0
+
+
+def _lethal(entries: list[Any], folder: Path | None) -> list[str]:
+    """What in the sources of plugins would end the process."""
+    from sidecar.lethal import lethal, source_of
+
+    found = []
+    for at, one in enumerate(entries):
+        name = one.get("plugin") if isinstance(one, dict) else None
+        if isinstance(name, str):
+            found += [f"plugins[{at}].plugin: {told}" for told in lethal(*source_of(name, folder))]
+    return found
 
 
 def _loaded(names: tuple[str, ...], config: Path | None) -> Loaded:

@@ -102,3 +102,11 @@ def test_a_recording_that_cannot_be_read_is_told(tmp_path: Path, text: str, told
     tried = run("run", "sidecar.plugins.stamp:Stamp", recording)
     assert tried.exit_code == 2
     assert told in tried.stderr
+
+
+def test_check_refuses_what_would_end_the_process_and_does_not_run_it(tmp_path: Path) -> None:
+    plugin = tmp_path / "last.py"
+    plugin.write_text("import os\nfrom sidecar.plugin import Plugin\n\nos._exit(0)\n\n\nclass Last(Plugin): ...\n")
+    done = CliRunner().invoke(cli, ["plugin", "check", str(plugin)])
+    assert done.exit_code == 2
+    assert "plugins[0].plugin: os._exit ends the whole process, and nothing can contain it at last.py:4" in done.stderr
