@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Literal
+import re
+from typing import Any, Literal, NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
+_ALONE = re.compile(rb"data: [^\r\n]*\n\n")
+_JSON = json.JSONDecoder()
 _TOKENS_OF_DELTA = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal", "audio")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """`name`: "" where the server gave none."""
 
     name: str
@@ -21,10 +22,11 @@ class Event:
 class EventReader:
     """https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation, however it is cut."""
 
-    __slots__ = ("_beginning", "_data", "_name", "_rest", "_skip_line_feed")
+    __slots__ = ("_beginning", "_data", "_name", "_plain", "_rest", "_skip_line_feed")
 
     def __init__(self) -> None:
         self._rest = b""
+        self._plain = False  # nothing is open
         self._beginning = True
         self._skip_line_feed = False  # the last line ended in a carriage return: its line feed may be about to come
         self._name = ""
@@ -34,6 +36,8 @@ class EventReader:
         """Those that `part` completes."""
         if not part:
             return []
+        if self._plain and _ALONE.fullmatch(part):  # most come alone and whole
+            return [Event("", part[6:-2])]
         if self._skip_line_feed:
             self._skip_line_feed = False
             part = part.removeprefix(b"\n")
@@ -60,6 +64,7 @@ class EventReader:
                 self._name = line[6:].decode(errors="replace").removeprefix(" ")
             elif line == b"data":
                 self._data.append(b"")
+        self._plain = not (self._rest or self._data or self._name or self._skip_line_feed)
         return found
 
 
@@ -106,7 +111,10 @@ class Tokens:
 
     def _openai(self, data: bytes, stamp: float) -> None:
         try:
-            chunk = json.loads(data)
+            text = data.decode().strip()
+            chunk, end = _JSON.raw_decode(text)  # a third of what json.loads takes
+            if end < len(text):
+                raise ValueError("there is more than one value")
         except (ValueError, RecursionError):
             self._fail(f"an event is not JSON: {data[:100]!r}")
             return
@@ -121,18 +129,19 @@ class Tokens:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 arrived = arrived or _has_token(choice)
-                self._finished = self._finished or bool(choice.get("finish_reason"))
+                if choice.get("finish_reason"):
+                    self._finished = True
         if arrived:
             self.stamps.append(stamp)
         usage = chunk.get("usage")
-        if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
+        if usage and isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
             self.output = usage["completion_tokens"]
 
 
 def _has_token(choice: dict[str, Any]) -> bool:
     delta = choice.get("delta")
     if isinstance(delta, dict):
-        return any(delta.get(name) for name in _TOKENS_OF_DELTA)
+        return bool(delta.get("content")) or any(delta.get(name) for name in _TOKENS_OF_DELTA)
     return bool(choice.get("text"))
 
 

@@ -226,11 +226,12 @@ class _Lane:
 class _StreamLane(_Lane):
     """Takes the times of all that has arrived, on whichever connection, before any of it is read."""
 
-    __slots__ = ("arrived", "tokens")
+    __slots__ = ("arrived", "streams", "tokens")
 
     def start(self, call: Call, data: bytes) -> None:
         self.arrived: list[tuple[float, bytes]] = []
         self.tokens = Tokens(self.client.target.dialect)
+        self.streams: bool | None = None  # whether the answer is what it should be, once that is known
         super().start(call, data)
 
     def on_bytes(self, data: bytes) -> None:
@@ -244,12 +245,16 @@ class _StreamLane(_Lane):
             self.receive(data, now)
 
     def read(self, data: bytes, now: float) -> bool:
-        complete = self.reader.feed(data)
-        head, parts = self.reader.head, self.reader.body
-        if parts and head is not None and _is_stream(head):
-            self.tokens.feed(b"".join(parts), now)
-            parts.clear()
-        return complete
+        try:
+            return self.reader.feed(data)
+        finally:  # what came before a fault counts
+            parts = self.reader.body
+            if parts:
+                if self.streams is None:
+                    self.streams = self.reader.head is not None and _is_stream(self.reader.head)
+                if self.streams:
+                    self.tokens.feed(parts[0] if len(parts) == 1 else b"".join(parts), now)
+                    parts.clear()
 
     def on_closed(self, why: Closed) -> None:
         self.catch_up()

@@ -10,6 +10,7 @@ MAX_LINE = 4096  # bytes of a chunk's size and extensions
 MAX_BODY_KEPT = 1 << 20
 MAX_ERROR_KEPT = 2048
 _EVERYTHING = 1 << 62
+_MOST_SIZES = 256
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
 
@@ -31,6 +32,7 @@ class Reader:
         "_keep_body",
         "_left",
         "_room",
+        "_sizes",
         "_special",
         "_state",
         "_stream",
@@ -45,6 +47,7 @@ class Reader:
         self._special = stream
         self._keep_body, self._stream = keep_body, stream
         self._left = self._room = 0
+        self._sizes: dict[bytes, int] = {}  # by the lines that tell them
         self._state = _COMPLETE
         self._buffer = b""
         self._bodiless = self.surplus = False
@@ -75,6 +78,12 @@ class Reader:
                 self._state = _COMPLETE
                 self.surplus = False
                 return True
+        elif self._state == _CHUNK_SIZE and not self._buffer and self._stream:  # most events come as one chunk
+            end = data.find(b"\r\n") + 2
+            size = self._sizes.get(data[:end])
+            if size is not None and end + size + 2 == len(data) and data.endswith(b"\r\n"):
+                self._keep(data[end:-2])
+                return False
         return self._go_on(data)
 
     def end(self) -> bool:
@@ -176,6 +185,8 @@ class Reader:
             raise ProtocolError(f"{shown(data[at:end])} is not a chunk's size")
         self._left = int(match[1], 16)
         self._state = _CHUNK if self._left else _TRAILERS
+        if self._left and len(self._sizes) < _MOST_SIZES:
+            self._sizes[data[at : end + 2]] = self._left
         return end + 2
 
     def _chunk_end(self, data: bytes, at: int) -> int:
