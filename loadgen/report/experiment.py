@@ -26,6 +26,11 @@ class Condition:
     units: str = ""
 
     @property
+    def holds(self) -> bool:
+        """For all versions, of which there is one at least."""
+        return bool(self.satisfied) and all(self.satisfied)
+
+    @property
     def words(self) -> str:
         name = f"{self.metric} ({self.units})" if self.units else self.metric
         left = f"{self.lower:g} <= " if self.lower is not None else ""
@@ -69,7 +74,7 @@ class ExperimentReport:
 
     @property
     def satisfied(self) -> bool:
-        return all(all(each.satisfied) for each in self.conditions)
+        return all(each.holds for each in self.conditions)
 
     @property
     def result(self) -> str:
@@ -88,7 +93,7 @@ class ExperimentReport:
         ran = f"{self.completed_tasks} of {self.tasks} tasks ran"
         done = "All tasks ran" if self.completed else ran
         trouble = ", and a task failed" if self.failed else ""
-        broken = sum(not all(each.satisfied) for each in self.conditions)
+        broken = sum(not each.holds for each in self.conditions)
         invalid = " A load was invalid: its figures say nothing." if self.result == "INVALID" else ""
         unsatisfied = f" {broken} of {len(self.conditions)} SLOs are not satisfied." if broken else ""
         return f"{done}{trouble}.{unsatisfied}{invalid}"
@@ -142,7 +147,12 @@ def _tables(experiment: ExperimentReport) -> list[tuple[str, list[str], list[lis
             for each in sorted(experiment.metrics, key=lambda metric: metric.name)
         ]
         found.append(("Metrics", head, rows))
-    return found
+    return [(title, head, [_full(row, len(head)) for row in rows]) for title, head, rows in found]
+
+
+def _full(row: list[str], columns: int) -> list[str]:
+    """An experiment that has measured no version yet has no values either."""
+    return [*row, *["unavailable"] * (columns - len(row))][:columns]
 
 
 def _ruled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

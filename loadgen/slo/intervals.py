@@ -124,9 +124,12 @@ def share(k: int, n: int, confidence: float) -> tuple[float, float]:
     if n <= 0:
         return 0.0, 1.0
     tail = (1 - confidence) / 2
-    low = beta_quantile(tail, k, n - k + 1) if k else 0.0
-    high = beta_quantile(1 - tail, k + 1, n - k) if k < n else 1.0
-    return low, high
+    edge = float(tail ** (1 / n))  # none and all of them have a closed form
+    if k == 0:
+        return 0.0, 1 - edge
+    if k == n:
+        return edge, 1.0
+    return beta_quantile(tail, k, n - k + 1), beta_quantile(1 - tail, k + 1, n - k)
 
 
 def student(confidence: float, freedom: float) -> float:

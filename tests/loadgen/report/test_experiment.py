@@ -56,6 +56,16 @@ def test_one_version_is_called_by_no_name() -> None:
     assert re.search(r"Metric \| value\n", made)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_an_experiment_that_has_measured_no_version_has_no_values_and_no_satisfied_slos(form: str) -> None:
+    bare = ExperimentReport(
+        "x", completed=True, conditions=(Condition("a/b", (), upper=1),), metrics=(Metric("a/b", ()),)
+    )
+    assert bare.result == "FAIL"
+    assert render(bare, form)
+    assert re.search(r"a/b +\| unavailable", render(bare, "text"))
+
+
 def test_the_result_is_the_worst_of_what_happened() -> None:
     good = replace(DONE, conditions=DONE.conditions[1:])
     late = Report(
