@@ -66,12 +66,14 @@ class ClusterAndFolder:
         def put_back(raw: Object) -> Outcome:
             now = traffic_of(raw["spec"])
             kept[:] = [
-                name for name, one in before.after.items() if now.get(name) not in (one, before.versions.get(name))
+                name
+                for name, one in before.after.items()
+                if not _same(now.get(name), one) and not _same(now.get(name), before.versions.get(name))
             ]
             wanted = {
-                name: before.versions.get(name, {})
-                for name in now
-                if name not in kept and now[name] != before.versions.get(name, {}) and name in before.versions
+                name: one
+                for name, one in before.versions.items()
+                if name in now and name not in kept and not _same(now[name], one)
             }
             return traffic(raw, wanted, "as before the experiment")
 
@@ -91,6 +93,18 @@ class ClusterAndFolder:
             if wait:
                 await rollouts.applied(client, made, limit, lambda words: None)
         return f"{before.model}: {made.change.what if made.record else 'nothing to change'}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """An API server writes defaults out: `invert: false` is the same as nothing."""
+    return bool(_bare(one) == _bare(other))
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        stripped = {key: _bare(each) for key, each in value.items()}
+        return {key: each for key, each in stripped.items() if each not in (None, False, [], {})}
+    return [_bare(each) for each in value] if isinstance(value, list) else value
 
 
 class _Client:
