@@ -228,7 +228,7 @@ class Collector:
             lag.add(each.lag)
         return lag
 
-    def outcome(self, duration: float, interrupted: bool = False) -> Outcome:
+    def outcome(self, interrupted: bool = False) -> Outcome:
         """What is known by now."""
         series = tuple(each.rest(self.plan.scenarios[each.scenario].name) for each in self._ordered())
         accounts = tuple(self._account(index) for index in range(len(self.plan.scenarios)))
@@ -237,7 +237,7 @@ class Collector:
         return Outcome(
             self.plan.name,
             self.started,
-            duration,
+            max((each.duration for each in accounts), default=0.0),
             accounts,
             series,
             tuple(each.worker(self.plan.bounds) for each in processes),

@@ -174,7 +174,7 @@ def _recovered(plan: Plan, kept: Path, engine: _Engine) -> Outcome:
         collector.started = started
     if not reports:
         raise EngineFailed(f"{engine.end()}, before it had measured anything")
-    outcome = collector.outcome(0.0)
-    duration = max((each.duration for each in outcome.accounts), default=0.0)
-    died = Fault("other", f"{engine.end()}; what it had measured until {duration:.0f} s is here", "run it again")
-    return replace(outcome, started=outcome.started - duration, duration=duration, faults=(died, *outcome.faults))
+    outcome = collector.outcome()
+    what = f"{engine.end()}; what it had measured until {outcome.duration:.0f} s is here"
+    died = Fault("other", what, "run it again")
+    return replace(outcome, started=outcome.started - outcome.duration, faults=(died, *outcome.faults))

@@ -156,9 +156,7 @@ class Console:
 
     def finish(self, interrupted: bool) -> int:
         """Write the result. Where that fails it goes to the parent as a line."""
-        outcome = self.collector.outcome(0.0, interrupted)
-        duration = max((each.duration for each in outcome.accounts), default=0.0)
-        outcome = self.collector.outcome(duration, interrupted)
+        outcome = self.collector.outcome(interrupted)
         try:
             _write(self._result, outcome)
         except OSError:
