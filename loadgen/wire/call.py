@@ -104,4 +104,4 @@ class Client(Protocol):
         """Start it now. `headers` come on top of those of the target that hold no template."""
 
     def close(self) -> None:
-        """End what is in flight as cancelled and close all connections."""
+        """Close all connections. What is in flight, and what is sent from now on, is done as cancelled."""

@@ -89,6 +89,11 @@ class Connection:
         self._loop.run_callback(self._begin)
 
     @property
+    def free(self) -> bool:
+        """Neither side has closed it, and nothing is left to send."""
+        return not self._unsent and self.on_closed is not _nothing
+
+    @property
     def unsent(self) -> int:
         return len(self._unsent)
 

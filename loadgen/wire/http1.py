@@ -30,6 +30,7 @@ from loadgen.wire.http1_request import Requests
 
 _CODES = {status: str(status) for status in range(100, 1000)}
 _EVENTS = "text/event-stream"
+_ENDED = "the run ended"
 
 
 class Http1Client:
@@ -73,17 +74,18 @@ class Http1Client:
             lane = self._kind(self)
             self._lanes.add(lane)
         else:
-            self.loop.run_callback(self.fail, call, NO_ROOM, f"all {self._most} connections are taken")
+            why = (NO_ROOM, f"all {self._most} connections are taken") if self._most else (CANCELLED, _ENDED)
+            self.loop.run_callback(self.fail, call, *why)
             return
         self._deadlines.add(lane, now)
         lane.start(call, data)
 
     def close(self) -> None:
+        self._most = 0
+        for lane in list(self.idle):  # before any call that ends may send the next one
+            self.drop(lane)
         for lane in list(self._lanes):
-            if lane.call is not None:
-                lane.fail(CANCELLED, "the run ended")
-            else:
-                self.drop(lane)
+            lane.fail(CANCELLED, _ENDED)
         self._deadlines.close()
 
     # ------------------------------------------------------------------ for lanes
@@ -191,9 +193,10 @@ class _Lane:
     def fail(self, kind: str, message: str) -> None:
         """The connection goes with the call: what would come of it cannot be told from the next answer."""
         call, head = self.call, self.reader.head
-        assert call is not None
         self.call = None
         self.client.drop(self)
+        if call is None:
+            return
         if head is not None:
             call.code = _CODES[head.status]
             call.version = head.version or self.version(head)
@@ -210,11 +213,11 @@ class _Lane:
             call.failure = f"status {call.code}"
             call.message = b"".join(reader.body)[:200].decode(errors="replace")
         self.call = None
-        if not head.reusable or reader.surplus or client.per_request or self.connection.unsent:
-            client.drop(self)
-        else:
+        if head.reusable and self.connection.free and not (reader.surplus or client.per_request):
             self.used = True
             client.release(self)
+        else:
+            client.drop(self)
         client.finish(call)
 
     def version(self, head: Head) -> str | None:
@@ -226,12 +229,13 @@ class _Lane:
 class _StreamLane(_Lane):
     """Takes the times of all that has arrived, on whichever connection, before any of it is read."""
 
-    __slots__ = ("arrived", "streams", "tokens")
+    __slots__ = ("arrived", "more", "streams", "tokens")
 
     def start(self, call: Call, data: bytes) -> None:
         self.arrived: list[tuple[float, bytes]] = []
         self.tokens = Tokens(self.client.target.dialect)
         self.streams: bool | None = None  # whether the answer is what it should be, once that is known
+        self.more = False  # whether more has arrived than what is being read
         super().start(call, data)
 
     def on_bytes(self, data: bytes) -> None:
@@ -242,7 +246,10 @@ class _StreamLane(_Lane):
     def catch_up(self) -> None:
         arrived, self.arrived = self.arrived, []
         for now, data in arrived:
+            self.more = now is not arrived[-1][0]
             self.receive(data, now)
+            if self.call is None or not self.call.received:  # it ended: the rest is no part of it
+                break
 
     def read(self, data: bytes, now: float) -> bool:
         try:
@@ -280,6 +287,7 @@ class _StreamLane(_Lane):
             if self.tokens.trouble is not None:
                 call.failure, call.message = STREAM_ERROR, self.tokens.trouble
         self.tell_tokens(call)
+        self.reader.surplus = self.reader.surplus or self.more
         super().complete(call, now)
 
     def tell_tokens(self, call: Call) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 MAX_HEAD = 65536  # bytes of a status line and its header, or of trailers
 CHUNKED, TO_THE_END = -1, -2
-_REMEMBERED = 4096
+_REMEMBERED, _SHORT = 4096, 2048  # so many, of at most so many bytes
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -32,8 +32,9 @@ class ProtocolError(Exception):
 @dataclass(frozen=True, slots=True)
 class Head:
     """`length` of the body in bytes, or CHUNKED, or TO_THE_END of the connection. `reusable`: whether another request
-    may follow on the connection. `version`: the one that the fields tell, None if they do not. `plain`: a success with
-    a body of known length."""
+    may follow on the connection, if it goes on. `version`: the one that the fields tell, None if they do not. `plain`:
+    a success with a body of known length.
+    """
 
     status: int
     fields: Mapping[str, str]
@@ -66,7 +67,7 @@ class Heads:
         head = self._meanings.get(meaning)
         if head is None:
             head = _remember(self._meanings, meaning, self._understand(start, fields))
-        if not new:  # heads that differ each time, in a request's id perhaps, are not worth remembering
+        if not new and len(block) <= _SHORT:  # those that differ each time, by a request's id, are not worth it
             _remember(self.known, block, head)
         return head
 
@@ -81,7 +82,9 @@ class Heads:
         for line in lines:
             field = known.get(line)
             if field is None:
-                field = _remember(known, line, self._read_line(line))
+                field = self._read_line(line)
+                if len(line) <= _SHORT:
+                    _remember(known, line, field)
                 new = True
             if field is not _NOTHING:
                 found.append(field)
@@ -157,7 +160,7 @@ def _framing(fields: Mapping[str, str], old: bool) -> tuple[int, bool]:
     length, coding = fields.get("content-length"), fields.get("transfer-encoding")
     size = TO_THE_END if length is None else _length(length)
     if coding is None:
-        return size, reusable and size >= 0
+        return size, reusable
     if old:
         raise ProtocolError("transfer-encoding does not exist in HTTP/1.0")
     if coding.lower().split(",")[-1].strip() != "chunked":

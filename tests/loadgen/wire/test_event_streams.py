@@ -103,3 +103,16 @@ def test_a_plain_stream_may_end_with_its_connection() -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
     (call,) = ask(sending(head, b"data: a\n\n", b"data: b\n\n", then="close"), dialect="plain")
     assert (call.failure, call.output_tokens) == (None, 2)
+
+
+def test_what_follows_an_answer_is_not_taken_for_the_next_one() -> None:
+    whole = HEAD + chunked(TOKEN) + chunked(DONE) + b"0\r\n\r\n"
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(whole + whole)
+        await peer.gone()
+
+    first, second = ask(handler, calls=2)
+    assert [len(first.tokens or ()), len(second.tokens or ())] == [1, 1]
+    assert second.connected > 0

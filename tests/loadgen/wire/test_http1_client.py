@@ -100,9 +100,18 @@ def test_a_version_may_be_in_the_body_or_in_trailers() -> None:
     assert one(well, version="v9").version == "v9"
 
 
-def test_head_has_no_body() -> None:
-    with raw_server(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")) as server:
-        calls = exchange(scenario(server.url(), method="HEAD"), [b"", b""])
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\n\r\n"),
+        ("POST", b"HTTP/1.1 204 Nothing\r\n\r\n"),
+        ("POST", b"HTTP/1.1 304 The same\r\ncontent-length: 7\r\n\r\n"),
+    ],
+)
+def test_after_an_answer_without_a_body_the_connection_goes_on(method: str, answer: bytes) -> None:
+    with raw_server(answering(answer)) as server:
+        calls = exchange(scenario(server.url(), method=method), [b"", b""])
     assert [call.failure for call in calls] == [None, None]
     assert len(server.peers) == 1
 
@@ -450,11 +459,12 @@ def test_closing_ends_what_is_in_flight() -> None:
             gevent.sleep(0.001)
         mine.send(b"y")  # its connection does not exist yet
         mine.client.close()
-        assert mine.client.in_flight == 0
+        assert (mine.client.in_flight, mine.client.has_room()) == (0, False)
+        mine.send(b"z")
         return [call.failure for call in mine.wait()]
 
     with raw_server(silent) as server:
-        assert on_hub(act) == ["cancelled", "cancelled"]
+        assert on_hub(act) == ["cancelled"] * 3
 
 
 DEEDS = st.sampled_from(["well", "well", "well", "close", "cut", "reset", "refuse", "bad", "surplus", "last"])

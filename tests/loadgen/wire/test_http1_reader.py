@@ -31,13 +31,14 @@ def read(reader: Reader, pieces: list[bytes], bodiless: bool = False, ends: bool
         complete = [reader.feed(piece) for piece in pieces if piece]
     except ProtocolError as error:
         return str(error)
-    if not (complete and complete[-1]) and not (ends and reader.end()):
+    ended = not (complete and complete[-1])
+    if ended and not (ends and reader.end()):
         return None
     assert not any(complete[:-1])
     head = reader.head
     assert head is not None
     trailers = tuple(reader.trailers.items())
-    return Meaning(head.status, head.version, b"".join(reader.body), head.reusable, trailers)
+    return Meaning(head.status, head.version, b"".join(reader.body), head.reusable and not ended, trailers)
 
 
 @st.composite
