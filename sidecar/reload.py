@@ -67,6 +67,7 @@ class Plugins:
 
     def _ours(self, paths: Iterable[str]) -> bool:
         names = {path.resolve() for path in self.files}
+        names |= {path.parent for path in names}  # Kubernetes changes a ConfigMap's files by a link to another folder
         return any(Path(path).resolve() in names for path in paths)
 
     def _load(self, entries: Entries) -> Loaded:

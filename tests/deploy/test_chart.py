@@ -191,7 +191,7 @@ def test_ports_that_are_named_exist(values: Object) -> None:
 @every_value_set
 def test_what_is_mounted_exists(values: Object) -> None:
     objects = render(values)
-    given = {"server-tls", "client-tls", "edge-tls"}
+    given = {"server-tls", "client-tls", "edge-tls", "my-plugins"}
     made = {one["spec"]["secretName"] for one in of_kind(objects, "Certificate")}
     configs = {one["metadata"]["name"] for one in of_kind(objects, "ConfigMap")}
     for one in pods(objects):
@@ -201,7 +201,7 @@ def test_what_is_mounted_exists(values: Object) -> None:
         assert used == volumes.keys()
         for volume in volumes.values():
             if "configMap" in volume:
-                assert volume["configMap"]["name"] in configs
+                assert volume["configMap"]["name"] in given | configs
             if "secret" in volume:
                 assert volume["secret"]["secretName"] in given | made
         paths = [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]

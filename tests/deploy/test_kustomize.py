@@ -25,8 +25,18 @@ OVERLAYS: dict[str, Object] = {
 MONITORING: Object = {name: {"enabled": True} for name in ("serviceMonitor", "podMonitor", "prometheusRule")}
 """Of the component of that name."""
 
+PLUGINS: Object = {
+    "gateway": {
+        "plugins": {
+            "enabled": True,
+            "chain": [{"name": "stamp", "plugin": "sidecar.plugins.stamp:Stamp", "models": "all"}],
+        }
+    }
+}
+"""Likewise."""
+
 HELMS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
-HASHED = ("headgate.dev/config", "headgate.dev/bootstrap")
+HASHED = ("headgate.dev/config", "headgate.dev/bootstrap", "headgate.dev/plugins")
 CONFIGS = ("headgate", "headgate-gateway")
 
 
@@ -91,11 +101,16 @@ def files() -> Iterator[tuple[str, str]]:
     def is_base(part: str) -> Callable[[Object], bool]:
         return lambda one: component(one) == part and one["kind"] != "ConfigMap" and not is_rbac(one)
 
-    configs = [(default, "base"), (namespaced, "overlays/namespaced"), (mtls, "components/mtls")]
+    plugins = chart(PLUGINS)
+    configs = [
+        *((default, "base"), (namespaced, "overlays/namespaced")),
+        *((mtls, "components/mtls"), (plugins, "components/plugins")),
+    ]
     yield from ((f"{folder}/headgate.yaml", data(objects, "headgate", "headgate.yaml")) for objects, folder in configs)
     yield "base/envoy.yaml", data(default, "headgate-gateway", "envoy.yaml")
     for file in named(mtls, "ConfigMap", "headgate-gateway")["data"]:
         yield f"components/mtls/{file}", data(mtls, "headgate-gateway", file)
+    yield "components/plugins/plugins.yaml", data(plugins, "headgate-gateway", "plugins.yaml")
     yield "base/control-plane.yaml", chosen(default, is_base("control-plane"))
     yield "base/gateway.yaml", chosen(default, is_base("gateway"))
     yield "overlays/cluster/rbac.yaml", chosen(default, is_rbac)
@@ -230,3 +245,24 @@ def test_monitoring_is_what_the_chart_renders_with_it(tmp_path: Path) -> None:
     built = {key(one): plain(one) for one in build(str(folder)) if one["kind"] in kinds}
     assert built == {key(one): one for one in chart(MONITORING) if one["kind"] in kinds}
     assert {kind for kind, *_ in built} == kinds
+
+
+@needs_kubectl
+def test_plugins_are_what_the_chart_renders_with_them(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    relative = os.path.relpath(KUSTOMIZE, folder)
+    (folder / "kustomization.yaml").write_text(
+        f"namespace: headgate\nresources: [{relative}/overlays/cluster]\ncomponents: [{relative}/components/plugins]\n"
+    )
+
+    def by_name(one: Object) -> Object:
+        for container in one.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ()):
+            container["volumeMounts"].sort(key=lambda mount: str(mount["mountPath"]))
+        if one["kind"] == "Deployment":
+            one["spec"]["template"]["spec"]["containers"].sort(key=lambda container: str(container["name"]))
+        return one
+
+    built = {key(one): by_name(sorted_parts(plain(one))) for one in unhashed(build(str(folder)))}
+    for name, one in {key(one): by_name(sorted_parts(one)) for one in chart(PLUGINS)}.items():
+        assert built[name] == one, name

@@ -87,6 +87,19 @@ VALUES: dict[str, Object] = {
                 "stream": {"enabled": True, "port": 19003, "clientHeader": "x-user", "labels": {"tier": "x-tier"}},
                 "env": [{"name": "TZ", "value": "UTC"}],
             },
+            "plugins": {
+                "enabled": True,
+                "chain": [
+                    {"name": "stamp", "plugin": "sidecar.plugins.stamp:Stamp", "models": "all"},
+                    {"name": "greet", "plugin": "greet.py", "onFailure": "closed", "budget": 0.01, "config": {"a": 1}},
+                ],
+                "configMap": "my-plugins",
+                "calls": ["http://tokens.default.svc:80"],
+                "timeout": "1s",
+                "image": {"repository": "example.com/plugins", "tag": "3", "pullPolicy": "Always"},
+                "port": 19004,
+                "env": [{"name": "TZ", "value": "UTC"}],
+            },
         },
     },
 }

@@ -176,6 +176,40 @@ def test_files_are_watched(tmp_path: Path) -> None:
     assert asyncio.run(_watched(tmp_path)) == [False, True]
 
 
+async def _mounted(folder: Path) -> None:
+    def mount(name: str, text: str) -> None:
+        """As kubelet writes a ConfigMap: a new folder, and a link that is replaced."""
+        written((folder / name), text)
+        (folder / "fresh").symlink_to(name)
+        (folder / "fresh").rename(folder / "..data")
+
+    for name in ("..1", "..2"):
+        (folder / name).mkdir()
+    mount("..1", HELLO)
+    for file in (folder / "..1").iterdir():
+        (folder / file.name).symlink_to(f"..data/{file.name}")
+    plugins = Plugins([entry(word="one")], folder)
+    seen: asyncio.Queue[bool] = asyncio.Queue()
+    task = asyncio.create_task(plugins.watch(seen.put_nowait))
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                mount("..2", HELLO.replace("self.root.word", "'new'"))  # again, until the watch has begun
+                try:
+                    assert await asyncio.wait_for(seen.get(), 1.0)
+                    break
+                except TimeoutError:
+                    continue
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert word(plugins) == "new"
+
+
+def test_a_mounted_configmap_is_watched(tmp_path: Path) -> None:
+    asyncio.run(_mounted(tmp_path))
+
+
 # The static check
 
 

@@ -80,7 +80,13 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{- define "headgate.sidecarImage" -}}
-{{- $own := .Values.gateway.sidecar.image -}}
+{{- include "headgate.ownImage" (list . .Values.gateway.sidecar.image) -}}
+{{- end -}}
+
+{{/* An image beside Envoy: the control plane's, but for what `own` says. Takes the root and `own`. */}}
+{{- define "headgate.ownImage" -}}
+{{- $own := index . 1 -}}
+{{- with index . 0 -}}
 {{- $repository := default .Values.image.repository $own.repository -}}
 {{- $digest := $own.digest -}}
 {{- if not (or $own.digest $own.repository $own.tag) -}}{{- $digest = .Values.image.digest -}}{{- end -}}
@@ -88,6 +94,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ printf "%s@%s" $repository $digest }}
 {{- else -}}
 {{ printf "%s:%s" $repository (coalesce $own.tag .Values.image.tag .Chart.AppVersion) }}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -170,6 +177,13 @@ capabilities:
 {{- with .Values.gateway.sidecar.stream.labels -}}{{- $_ := set $stream "labels" . -}}{{- end -}}
 {{- $_ := set $gateway "streamRequests" $stream -}}
 {{- end -}}
+{{- with .Values.gateway.plugins -}}
+{{- if .enabled -}}
+{{- $chain := list -}}
+{{- range .chain -}}{{- $chain = append $chain (omit . "plugin" "budget") -}}{{- end -}}
+{{- $_ := set $gateway "plugins" (dict "host" "ext-proc" "timeout" .timeout "chain" $chain) -}}
+{{- end -}}
+{{- end -}}
 {{- $_ := set $made "gateways" (list $gateway) -}}
 {{- if .Values.gateway.sidecar.enabled -}}
 {{- $sidecars := printf "http://%s-gateway-sidecars:%d" (include "headgate.fullname" .) (int .Values.gateway.sidecar.port) -}}
@@ -177,6 +191,13 @@ capabilities:
 {{- end -}}
 {{- end -}}
 {{- toYaml (mergeOverwrite $made (deepCopy .Values.config)) -}}
+{{- end -}}
+
+{{/* What `headgate plugin serve` beside each Envoy loads. */}}
+{{- define "headgate.plugins" -}}
+{{- $chain := list -}}
+{{- range .Values.gateway.plugins.chain -}}{{- $chain = append $chain (omit . "models") -}}{{- end -}}
+{{- toYaml (dict "folder" "/etc/headgate/plugins" "plugins" $chain) -}}
 {{- end -}}
 
 {{/*
@@ -203,6 +224,9 @@ is overridden by each Envoy's --service-node.
 {{- fail (printf "listener %s takes the sidecar's name or port: change it, or gateway.sidecar.port" .name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.gateway.enabled .Values.gateway.plugins.enabled (not .Values.gateway.plugins.chain) -}}
+{{- fail "gateway.plugins.enabled needs gateway.plugins.chain: [{name: ..., plugin: module:Class}]" -}}
 {{- end -}}
 {{- if and .Values.gateway.drain (gt (int .Values.gateway.drain.seconds) 3600) -}}
 {{- fail "gateway.drain.seconds is more than an hour" -}}
