@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
@@ -72,6 +73,8 @@ async def _take(request: web.Request) -> web.Response:
         said = json.loads(await request.read())
         if not isinstance(said, dict):
             raise ValueError("it is not an object")
+        if (began := said.get("startTime")) is not None:
+            datetime.fromisoformat(str(began))
     except ValueError as error:
         return web.Response(status=400, text=f"cannot unmarshal body into ExperimentResult: {error}\n")
     taken = request.app[_TAKEN]

@@ -41,7 +41,7 @@ def outcome(result: Result) -> dict[str, Any]:
         "name": result.name,
         "namespace": result.namespace,
         "revision": result.revision,
-        "startTime": datetime.fromtimestamp(result.started, UTC).strftime("%d %b %y %H:%M UTC"),
+        "startTime": _time(result.started),
         "numLoops": result.loops,
         "numCompletedTasks": result.completed_tasks,
         "failure": result.failure,
