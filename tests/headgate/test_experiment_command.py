@@ -192,7 +192,8 @@ def test_a_target_that_only_fails(
 
 def test_ctrl_c_ends_a_load_with_a_partial_report(write: Callable[[str], Path], tmp_path: Path, server: Target) -> None:
     file = write(
-        f"spec:\n- task: http\n  with: {{url: '{server.url}/', qps: 50, duration: 10m, maxLag: 5s}}\n- run: touch after\n"
+        f"spec:\n- task: http\n  with: {{url: '{server.url}/', qps: 50, duration: 10m, maxLag: 5s}}\n"
+        "- run: touch after\n"
     )
     store = tmp_path / "store.db"
     process = subprocess.Popen(
@@ -254,6 +255,7 @@ def test_results_are_served_as_the_dashboards_of_iter8_read_them(
         assert board["Endpoints"][endpoint]["Statistics"]["Count"] == 20
         assert board["ExperimentResult"]["Completed tasks"] == 1
         assert board["ExperimentResult"]["Failure"] is False
+        assert board["ExperimentResult"]["Start time"].endswith(" UTC")
         assert json.loads(ask(f"{url}/grpcDashboard?{where}")[1])["Endpoints"] == {}
         [row] = json.loads(ask(f"{url}/experiments")[1])
         assert row["name"] == "experiment"
@@ -268,6 +270,7 @@ def test_results_are_served_as_the_dashboards_of_iter8_read_them(
         assert ask(f"{url}/testResult?namespace=x", "PUT", b"{}") == (400, "no test specified\n")
         status, text = ask(f"{url}/testResult?namespace=x&test=y", "PUT", b"[1")
         assert (status, text.startswith("cannot unmarshal body into ExperimentResult")) == (400, True)
+        assert ask(f"{url}/testResult?namespace=x&test=y", "PUT", b'{"startTime": "today"}')[0] == 400
         sent = json.dumps({"name": "y", "namespace": "x", "numCompletedTasks": 5, "failure": True, "insights": None})
         assert ask(f"{url}/testResult?namespace=x&test=y", "PUT", sent.encode())[0] == 200
         board = json.loads(ask(f"{url}/httpDashboard?namespace=x&test=y")[1])
