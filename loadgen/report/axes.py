@@ -34,17 +34,17 @@ def linear(high: float, words: Callable[[float], str], low: float = 0.0, about: 
 
 
 def logarithmic(low: float, high: float, words: Callable[[float], str]) -> Axis:
-    """Ticks at 1, 2 and 5 of every power of ten, or at the powers alone where those are many."""
+    """Ticks at 1, 2 and 5 of every power of ten, at fewer where there are many powers, and always two."""
     low = max(low, 1e-7)
-    high = max(high, low * 1.01)
+    high = max(high, low * 1.1)
+    decades = math.log10(high / low)
+    factors = (1, 2, 5) if decades < 2.3 else (1, 3) if decades < 4 else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if len(powers) <= 3 else (1, 3) if len(powers) <= 4 else (1,)
     marks = [factor * 10.0**power for power in powers for factor in factors]
-    inside = [mark for mark in marks if low * 0.999 <= mark <= high * 1.001]
-    first = max((mark for mark in marks if mark <= low * 1.001), default=low)
-    last = min((mark for mark in marks if mark >= high * 0.999), default=high)
-    ticks = sorted({first, *inside, last})
-    return Axis(first, last, tuple((mark, words(mark)) for mark in ticks), logarithmic=True)
+    ticks = [mark for mark in marks if low * 0.999 <= mark <= high * 1.001]
+    if len(ticks) < 2:
+        ticks = [low, high]
+    return Axis(low, high, tuple((mark, words(mark)) for mark in ticks), logarithmic=True)
 
 
 def percentiles(most: float) -> Axis:
@@ -66,7 +66,7 @@ def for_durations(values: Iterable[float], words: Callable[[float], str]) -> Axi
         return linear(1.0, words)
     middle = kept[len(kept) // 2]
     if kept[-1] > 12 * middle:
-        return logarithmic(kept[0], kept[-1], words)
+        return logarithmic(kept[0] * 0.8, kept[-1] * 1.15, words)
     return linear(kept[-1], words)
 
 

@@ -135,22 +135,24 @@ def _over_time(series: Sequence[tuple[int, Series]], group: Group, detail: float
     step = max(1, math.ceil(length / (_SECONDS * detail)))
     across = axes.linear(max(length - 1, 1), lambda value: f"{value:g} s", about=6)
 
-    def lines(of: Callable[[list[Second]], float], words: Callable[[float], str], dashed: bool = False) -> list[Line]:
+    def lines(
+        of: Callable[[list[Second]], float], words: Callable[[float], str], what: str = "", dashed: bool = False
+    ) -> list[Line]:
         found = []
         for place, each in series:
             bins: dict[int, list[Second]] = {}
             for second in each.timeline:
                 bins.setdefault(second.at // step * step, []).append(second)
             points = [(float(at), of(bins.get(at, []))) for at in range(0, length, step)]
-            tips = [f"{at:g} s: {words(value)}" for at, value in points]
+            tips = [f"{what}at {at:g} s: {words(value)}" for at, value in points]
             found.append(Line(label(each.version), points, place, dashed=dashed, tips=tips))
         return found
 
     def chart(title: str, made: list[Line], up: axes.Axis, up_title: str, words: str) -> Chart:
         return Chart(title, across, up, made, "seconds since the start", up_title, words)
 
-    p50 = lines(lambda seconds: _worst(second.p50 for second in seconds), duration, dashed=True)
-    p99 = lines(lambda seconds: _worst(second.p99 for second in seconds), duration)
+    p50 = lines(lambda seconds: _worst(second.p50 for second in seconds), duration, "p50 ", dashed=True)
+    p99 = lines(lambda seconds: _worst(second.p99 for second in seconds), duration, "p99 ")
     ended = lines(lambda seconds: sum(second.ended for second in seconds) / step, lambda value: f"{digits(value)}/s")
     if group.account is not None and group.account.duration >= step:  # what ends later is no throughput, it is a rest
         ended = [_until(group.account.duration - step, line) for line in ended]

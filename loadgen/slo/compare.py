@@ -140,7 +140,8 @@ def _meant(found: Difference, adjusted: float | None, confidence: float) -> Diff
         return replace(found, words=f"{name}: too few samples to compare")
     low, high = found.interval.low, found.interval.high
     points = found.figure.dimension == "share"
-    size = f"{digits(abs(found.change) * 100)} {'points' if points else '%'}"
+    size = digits(abs(found.change) * 100)
+    size += (" point" if size == "1" else " points") if points else " %"
     between = f"{_signed(low)} to {_signed(high)}"
     if adjusted >= 1 - confidence:
         words = f"{name}: no difference shown ({between})"

@@ -121,7 +121,9 @@ def share_needs(limit: float, confidence: float) -> int:
 
 def share(k: int, n: int, confidence: float) -> tuple[float, float]:
     """Clopper and Pearson's interval of a share: k of n."""
-    if n <= 0:
+    if not 0 <= k <= n:
+        raise ValueError(f"{k} of {n} is no share")
+    if not n:
         return 0.0, 1.0
     tail = (1 - confidence) / 2
     edge = float(tail ** (1 / n))  # none and all of them have a closed form

@@ -140,6 +140,7 @@ def _exact(value: float, samples: int) -> Estimate:
 
 
 def _share(hits: int, samples: int, confidence: float) -> Estimate:
+    samples = max(hits, samples)  # counts of a worker that was lost half-way need not agree
     low, high = intervals.share(hits, samples, confidence)
     return Estimate(hits / samples, low, high, samples, hits=hits)
 
@@ -148,7 +149,7 @@ def _dropped(accounts: tuple[Sent, ...], figure: Figure, confidence: float) -> E
     asked, dropped = sum(each.asked for each in accounts), sum(each.dropped for each in accounts)
     if figure.stat == "count":
         return _exact(dropped, asked) if accounts else None
-    return _share(dropped, asked, confidence) if asked else None
+    return _share(dropped, asked, confidence) if asked or dropped else None
 
 
 def _duration(histogram: Histogram, figure: Figure, confidence: float) -> Estimate | None:

@@ -23,10 +23,10 @@ def test_a_logarithmic_axis_holds_both_ends_with_a_few_ticks(low: float, factor:
     axis = axes.logarithmic(low, low * factor, str)
     assert axis.low <= low * 1.002
     assert axis.high >= low * factor * 0.998
-    assert 2 <= len(axis.ticks) <= 16
+    assert 2 <= len(axis.ticks) <= 14
     places = [axis.place(value) for value, _ in axis.ticks]
     assert places == sorted(places)
-    assert all(-1e-9 <= place <= 1 + 1e-9 for place in places)
+    assert all(-0.02 <= place <= 1.02 for place in places)
 
 
 def test_each_nine_of_a_percentile_takes_as_much_room() -> None:
