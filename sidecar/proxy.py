@@ -4,8 +4,8 @@
            ◄── write, drained ◄── Chain ◄── read, piece by piece ◄──
 
 Bodies are streamed both ways and never gathered, unless a plugin asked for that; who reads slowly slows down who
-writes. HTTP/1 only: aiohttp neither speaks HTTP/2 nor tells HTTP/1's trailers, so trailers are dropped and protocol
-upgrades (WebSocket) are not passed on. gRPC has a port of its own, see sidecar/proxy_grpc.py.
+writes. HTTP/1 only: aiohttp neither speaks HTTP/2 nor tells HTTP/1's trailers, so trailers are dropped. A WebSocket is
+passed on, see sidecar/proxy_upgrade.py. gRPC has a port of its own, see sidecar/proxy_grpc.py.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sidecar.headers import HeaderList, Pairs
 from sidecar.host import Host
 from sidecar.plugin import Entry, HttpRequest, HttpResponse, Reply, Value
 from sidecar.proxy_config import Exchange, ProxyConfig, Recorder
+from sidecar.proxy_upgrade import SWITCH, is_upgrade, tunnel
 from sidecar.reload import Plugins
 
 _log = logging.getLogger("sidecar")
@@ -201,6 +202,8 @@ class _Http(ProxyHost):
         super().__init__(proxy, {"source_address": request.remote, "protocol": _protocol(request)})
         self.properties["request_time"] = time.time()
         self.request = request
+        self.switches = is_upgrade(request)
+        self.switched: aiohttp.ClientResponse | None = None  # the model server's connection, when it does too
         self.headers = HeaderList(
             (
                 (":method", request.method),
@@ -208,6 +211,7 @@ class _Http(ProxyHost):
                 (":authority", request.host),
                 (":scheme", "http"),
                 *_passed_on(request.headers, without="host"),
+                *(SWITCH if self.switches else ()),
             )
         )
         self.began = self.now()
@@ -258,7 +262,10 @@ class _Http(ProxyHost):
                 await self._send(out)
                 if out.end:
                     assert self.response is not None
-                    await self._within(self.response.write_eof())
+                    if self.switched is not None and self.code == 101:
+                        self.received, self.sent = await tunnel(request, self.switched, self.proxy.config.idle_timeout)
+                    else:
+                        await self._within(self.response.write_eof())
                     return self.response
                 out = self._decide(await self.moved(request=False))
                 if not out:
@@ -329,7 +336,10 @@ class _Http(ProxyHost):
         self.answered = True
         stack.callback(upstream.close)  # does nothing when all of it has been read
         if upstream.status == 101:
-            return self._failed(aiohttp.ClientError("the model server switched protocols"))
+            if not self.switches:
+                return self._failed(aiohttp.ClientError("the model server switched protocols"))
+            self.switched = upstream
+            return 101, (*_passed_on(upstream.headers), *SWITCH), self._read(upstream), True
         no_body = method == "HEAD" or upstream.status in (204, 304) or upstream.headers.get("Content-Length") == "0"
         return upstream.status, _passed_on(upstream.headers), self._read(upstream), no_body
 

@@ -339,6 +339,92 @@ def test_half_a_response_is_never_taken_for_a_whole_one() -> None:
     asyncio.run(go())
 
 
+async def chat(request: web.BaseRequest) -> web.StreamResponse:
+    """Says back what it hears, "bye" last."""
+    if request.headers.get("x-refuse"):
+        return web.Response(status=403, text="no")
+    socket = web.WebSocketResponse(max_msg_size=0)
+    await socket.prepare(request)
+    async for message in socket:
+        await (socket.send_str if message.type is aiohttp.WSMsgType.TEXT else socket.send_bytes)(message.data)
+        if message.data == "bye":
+            await socket.close(code=4001)
+    return socket
+
+
+def test_a_websocket_is_passed_on(tmp_path: Path) -> None:
+    settings = with_plugin(
+        tmp_path,
+        """
+        class C(HttpContext):
+            def on_request_headers(self, headers):
+                return Reply(401, b"who?") if "x-anonymous" in headers else CONTINUE
+            def on_response_headers(self, headers):
+                headers.set("x-told", headers.get(":status"))
+            def on_response_body(self, body):
+                return CONTINUE
+        class P(Plugin):
+            response_body = Buffered(10)
+        """,
+    )
+
+    async def go() -> None:
+        async with bench(chat, **settings) as there:
+            url = there.url.replace("http", "ws")
+            async with there.client.ws_connect(url, max_msg_size=0) as socket:
+                for text in ("a", "b" * 3_000_000, ""):
+                    await socket.send_str(text)
+                    assert await socket.receive_str() == text
+                await socket.send_bytes(b"\0" * 100_000)
+                assert await socket.receive_bytes() == b"\0" * 100_000
+                await socket.send_str("bye")
+                assert await socket.receive_str() == "bye"
+                assert (await socket.receive()).data == 4001
+            exchange = await there.counted.one()
+            assert (exchange.code, exchange.by_plugin, exchange.end) == (101, False, "")
+            assert min(exchange.request_bytes, exchange.response_bytes) > 3_100_000
+            for header, status in (("x-refuse", 403), ("x-anonymous", 401)):
+                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                    await there.client.ws_connect(url, headers={header: "1"})
+                assert refused.value.status == status
+
+    asyncio.run(go())
+
+
+def test_either_side_that_goes_ends_a_websocket() -> None:
+    gone: asyncio.Event
+
+    async def watch(request: web.BaseRequest) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        try:
+            async for message in socket:
+                if message.data == "break" and request.transport is not None:
+                    request.transport.abort()
+        finally:
+            gone.set()
+        return socket
+
+    async def go() -> None:
+        nonlocal gone
+        gone = asyncio.Event()
+        async with bench(watch) as there:
+            url = there.url.replace("http", "ws")
+            async with there.client.ws_connect(url) as socket:
+                await socket.send_str("break")
+                assert (await socket.receive()).type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+            await gone.wait()
+            gone.clear()
+            hello = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+            hello += b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            reader, writer = await there.raw(hello)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 101")
+            writer.close()
+            await gone.wait()
+
+    asyncio.run(go())
+
+
 def test_a_model_server_that_is_not_there_is_told() -> None:
     async def go() -> None:
         async with serving(echo) as gone:
