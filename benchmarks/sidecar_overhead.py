@@ -109,7 +109,7 @@ def stats(versions: int, turn: int) -> bytes:
 def names(versions: int, turn: int) -> Iterator[tuple[str, int]]:
     for index in range(versions):
         model, version = f"default/model-{index // 2}", f"v{index % 2}"
-        yield f"weighted|v0@{model}|{model}/{version}|{version}", 1000 + turn * 10
+        yield f"v0@{model}|{model}/{version}|{version}", 1000 + turn * 10
 
 
 def scrape(report: Report) -> None:

@@ -31,9 +31,9 @@ from xds.ir import Gateway, Listener, Stream
 
 MESSAGES, ENTRIES = 100, 200
 CASES = {
-    "as it is": ("1", "", "-"),
-    "with two labels": ("1 tier region", "gold\x1eeu", "-"),
-    "with figures of an LLM": ("1", "", '{"tokens_in":17,"tokens_out":140,"time_to_first_token":0.25}'),
+    "as it is": ("2", "", "-"),
+    "with two labels": ("2 tier region", "gold\reu", "-"),
+    "with figures of an LLM": ("2", "", '{"tokens_in":17,"tokens_out":140,"time_to_first_token":0.25}'),
 }
 
 
@@ -49,18 +49,11 @@ def messages(layout: str, labels: str, metadata: str) -> list[bytes]:
         entries = []
         for index in range(ENTRIES):
             model, version = f"default/m{index % 2}", f"v{index // 2 % 2}"
-            by = f"{503 if index % 50 == 0 else 200}|-|-|weighted|v0@{model}|{model}/{version}|{version}"
-            rest = ("1795255762.334705", "2343", "2238", "100", "282", "POST", f"/v2/models/{model}/infer")
-            text = (
-                by,
-                f"user-{(message * ENTRIES + index) % 1000}",
-                labels,
-                metadata,
-                *rest,
-                "e655daa6-4d23",
-                "curl/8",
-            )
-            entries.append([1795255762, {layout: "\x1f".join(text)}])
+            by = f"{503 if index % 50 == 0 else 200}|-|-|v0@{model}|{model}/{version}|{version}"
+            numbers = "1795255762.334705|2343|2238|100|282|POST"
+            user = f"user-{(message * ENTRIES + index) % 1000}"
+            text = (by, user, metadata, numbers, f"/v2/models/{model}/infer", "e655daa6-4d23", "curl/8", labels)
+            entries.append([1795255762, {layout: "\n".join(text)}])
         found.append(msgpack.packb(["headgate.requests", entries]))
     return found
 

@@ -290,6 +290,7 @@ class Gateway(Part):
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)] = (Listener(),)
     on_demand_above: Annotated[int, Strict(), Field(ge=0)] = 2_000
     count_requests: Annotated[bool, Strict()] = True
+    count_copies: Annotated[bool, Strict()] = True
     stream_requests: StreamRequests = StreamRequests()
     plugins: Plugins | None = None
 
@@ -301,6 +302,7 @@ class Gateway(Part):
             self.count_requests,
             self.plugins.as_ir if self.plugins is not None else None,
             stream=self.stream_requests.as_ir,
+            count_copies=self.count_copies,
         )
 
     def _listener(self, listener: Listener) -> ir.Listener:

@@ -26,6 +26,7 @@ from router.why import sentences
 from xds.ir import (
     VERSION_HEADER,
     WEIGHT_TOTAL,
+    WEIGHTED,
     Backend,
     Endpoint,
     HeaderMatch,
@@ -159,7 +160,7 @@ def _weighted_routes(
     order = [name for name in layout(rollout, state) if name in points]
     copied = [(arms[wish.name], wish.mirror) for wish in wanted if wish.mirror and mirrors(wish, ready, points)]
     weighted = Route(
-        name="weighted",
+        name=WEIGHTED,
         match=Match(),
         targets=tuple(arms[name].target(points[name]) for name in order),
         mirrors=tuple(arm.mirror(mirror, SHADOW) for arm, mirror in copied),

@@ -26,6 +26,7 @@ from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sidecar import route_name
 from sidecar.chain import Chain, Out
 from sidecar.headers import Headers, Pairs
 from sidecar.host import Host
@@ -147,6 +148,9 @@ class Handler(Stream, Host):
     # What the chain asks
 
     def property(self, name: str) -> Value:
+        if name == "route":
+            told = self.string(_STRINGS[name])
+            return None if told is None else route_name.read(told).name
         if name in _STRINGS:
             return self.string(_STRINGS[name])
         if name in ("model", "version", "namespace"):

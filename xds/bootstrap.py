@@ -20,11 +20,8 @@ SECONDS = (
     *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0, 3600.0),
 )
 """Bounds of the buckets in which Envoy counts how long inference takes. What is above the last one would be lost."""
-BUCKETS = (
-    ("prefix", "headgate.", [round(bound * 1e6) for bound in SECONDS]),  # see xds.translate_access: in microseconds
-    ("contains", "~shadow", [round(bound * 1e3) for bound in SECONDS if bound >= 0.001 and bound != 0.0075]),
-)
-"""Envoy's own times of the clusters that get mirrored copies are in whole milliseconds."""
+BUCKETS = [round(bound * 1e6) for bound in SECONDS]
+"""In microseconds, see `xds.translate_access`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ def bootstrap(
         # What the sidecar reads: histograms are up to date within a second, and what nobody counts any more is let go.
         "stats_flush_interval": "1s",
         "stats_eviction_interval": "600s",
-        "stats_config": {"histogram_bucket_settings": [_buckets(*each) for each in BUCKETS]},
+        "stats_config": {"histogram_bucket_settings": [{"match": {"prefix": "headgate."}, "buckets": BUCKETS}]},
     }
 
 
@@ -120,10 +117,6 @@ class _EnvoyDumper(yaml.SafeDumper):
 
 
 _EnvoyDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^[yYnN]$"), list("yYnN"))
-
-
-def _buckets(how: str, name: str, bounds: list[int]) -> dict[str, Any]:
-    return {"match": {how: name}, "buckets": bounds}
 
 
 def _grpc() -> dict[str, Any]:

@@ -13,6 +13,8 @@ WEIGHT_TOTAL = 10_000
 """Every weighted route totals exactly this, for ever: a changed total would reshuffle sticky users."""
 
 VERSION_HEADER = "app-version"
+WEIGHTED = "weighted"
+"""The name of the route that splits what no other route took."""
 SHADOW_HEADER = "x-shadow"
 
 
@@ -256,7 +258,8 @@ class Stream:
 class Gateway:
     """A group of Envoys with the same `node.cluster`. More models than `on_demand_above` make scopes on demand.
 
-    `count_requests`: they count requests per model version, for the sidecar (see `xds.translate_access`).
+    `count_requests`: they count requests per model version, for the sidecar (see `xds.translate_access`); with
+    `count_copies` the mirrored ones, too.
     """
 
     name: str
@@ -265,3 +268,4 @@ class Gateway:
     count_requests: bool = True
     plugins: Plugins | None = None
     stream: Stream | None = None
+    count_copies: bool = True

@@ -1,9 +1,10 @@
 """What Envoy counts of every request, by itself: the stats access loggers of a listener, read by the sidecar.
 
 Envoy counts at the end of a request what its client got, not what was tried upstream. All labels are joined into one
-tag, because a stat costs Envoy about as much as its name has parts. The sidecar takes it apart again, and finds the
-version where Envoy knows it: in the cluster, which is there even if the client left before the answer, and in the
-answer's `app-version`, which is there even if the cluster is not, or is shared by several versions.
+tag, because a stat costs Envoy about as much as its name has parts and letters; so the route's name tells its model and
+primary, too (see `route_name`). The sidecar takes it apart again, and finds the version where Envoy knows it: in the
+answer's `app-version`, which is there even if the cluster is shared by several versions, or in the cluster, which is
+there even if the client left before the answer, or Envoy gave up. Answers that are no errors always have the header.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from functools import lru_cache
 from envoy_data_plane.envoy.config.accesslog.v3 import (
     AccessLog,
     AccessLogFilter,
+    AndFilter,
     ComparisonFilter,
     ComparisonFilterOp,
+    HeaderFilter,
     StatusCodeFilter,
 )
 from envoy_data_plane.envoy.config.core.v3 import RuntimeUInt32
+from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
 from envoy_data_plane.envoy.extensions.access_loggers.stats.v3 import (
     Config,
     ConfigCounter,
@@ -31,56 +35,99 @@ from envoy_data_plane.envoy.type.v3 import Scope
 from xds import ir
 from xds.translate_common import pack
 
+_Op = ComparisonFilterOp
 PREFIX = "headgate"
 TAG = "by"
 MOST_COUNTERS, MOST_HISTOGRAMS = 20_000, 10_000
 """What one listener may keep: codes and gRPC statuses are the model servers' to choose. Unused ones are evicted."""
 
-WHERE = (
-    "%ROUTE_NAME%|%METADATA(VIRTUAL_HOST:headgate:counted)%|"  # PRIMARY@MODEL in one: each command costs
-    f"%UPSTREAM_CLUSTER%|%RESP({ir.VERSION_HEADER})%"
-)
+WHERE = f"%ROUTE_NAME%|%UPSTREAM_CLUSTER%|%RESP({ir.VERSION_HEADER})%"
+WHERE_ANSWERED = f"%ROUTE_NAME%||%RESP({ir.VERSION_HEADER})%"
+"""One command less, for most requests: each costs, in each of the seven stats."""
 OUTCOME = "%RESPONSE_CODE%|%GRPC_STATUS_NUMBER%|%RESPONSE_FLAGS%|"
+WHERE_COPIED = "~copy|%UPSTREAM_CLUSTER%|"
 DURATION = "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"
 FIRST_BYTE = "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:us)%"
 
 
+COPY_DURATION = "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%"
+COPY_FIRST_BYTE = "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%"
+
+
+def route_name(plan: ir.ModelPlan, route: ir.Route) -> str:
+    """`PRIMARY@MODEL@ROUTE`, for whoever counts. Most requests take the weighted route: its name is left out."""
+    name = f"{plan.primary}@{plan.name}"
+    return name if route.name == ir.WEIGHTED else f"{name}@{route.name}"
+
+
 @lru_cache(maxsize=1)
 def access_logs() -> tuple[AccessLog, ...]:
-    """Return one logger for every request, and one for those that were answered: the others have no times."""
-    requests = _config(
-        counters=[
-            ConfigCounter(stat=_stat("requests", OUTCOME + WHERE), value_fixed=1),
-            ConfigCounter(stat=_stat("request_bytes", WHERE), value_format="%BYTES_RECEIVED%"),
-            ConfigCounter(stat=_stat("response_bytes", WHERE), value_format="%BYTES_SENT%"),
-        ],
+    """Return three loggers, of which each request takes one: it went well, got an error, or got no answer at all.
+
+    What was not answered has no times.
+    """
+    well = _both(_code(_Op.GE, 100), _code(_Op.LE, 399))
+    return (
+        _log(_config(_counters(WHERE_ANSWERED) + _sums(WHERE_ANSWERED), _histograms(WHERE_ANSWERED)), well),
+        _log(_config(_counters(WHERE) + _sums(WHERE), _histograms(WHERE)), _code(_Op.GE, 400)),
+        _log(_config(_counters(WHERE)), _code(_Op.LE, 99)),
     )
-    times = _config(
-        counters=[
-            ConfigCounter(stat=_stat("duration_us", WHERE), value_format=DURATION),
-            ConfigCounter(stat=_stat("first_byte_us", WHERE), value_format=FIRST_BYTE),
-        ],
-        histograms=[
-            ConfigHistogram(
-                stat=_stat("duration", WHERE), unit=ConfigHistogramUnit.Microseconds, value_format=DURATION
-            ),
-            ConfigHistogram(
-                stat=_stat("first_byte", WHERE), unit=ConfigHistogramUnit.Microseconds, value_format=FIRST_BYTE
-            ),
-        ],
-    )
-    answered = AccessLogFilter(
-        status_code_filter=StatusCodeFilter(
-            comparison=ComparisonFilter(
-                op=ComparisonFilterOp.GE,
-                value=RuntimeUInt32(default_value=100, runtime_key="headgate.answered_from"),
-            )
-        )
-    )
-    return _log(requests), _log(times, answered)
 
 
-def _log(config: Config, when: AccessLogFilter | None = None) -> AccessLog:
+@lru_cache(maxsize=1)
+def copy_logs() -> tuple[AccessLog, ...]:
+    """Return two loggers of what goes upstream: mirrored copies pass no listener. Those say by a header that they are.
+
+    So may others: the sidecar takes no figures of clusters that get no copies.
+    """
+    copied = AccessLogFilter(
+        header_filter=HeaderFilter(header=HeaderMatcher(name=ir.SHADOW_HEADER, present_match=True))
+    )
+    requests = ConfigCounter(stat=_stat("requests", OUTCOME + WHERE_COPIED), value_fixed=1)
+    answered = _config(
+        [requests, *_sums(WHERE_COPIED, COPY_DURATION, COPY_FIRST_BYTE)],
+        _histograms(WHERE_COPIED, COPY_DURATION, COPY_FIRST_BYTE),
+    )
+    return (
+        _log(answered, _both(copied, _code(_Op.GE, 100))),
+        _log(_config([requests]), _both(_code(_Op.LE, 99), copied)),
+    )
+
+
+def _both(one: AccessLogFilter, other: AccessLogFilter) -> AccessLogFilter:
+    return AccessLogFilter(and_filter=AndFilter(filters=[one, other]))
+
+
+def _counters(where: str) -> list[ConfigCounter]:
+    return [
+        ConfigCounter(stat=_stat("requests", OUTCOME + where), value_fixed=1),
+        ConfigCounter(stat=_stat("request_bytes", where), value_format="%BYTES_RECEIVED%"),
+        ConfigCounter(stat=_stat("response_bytes", where), value_format="%BYTES_SENT%"),
+    ]
+
+
+def _sums(where: str, duration: str = DURATION, first_byte: str = FIRST_BYTE) -> list[ConfigCounter]:
+    return [
+        ConfigCounter(stat=_stat("duration_us", where), value_format=duration),
+        ConfigCounter(stat=_stat("first_byte_us", where), value_format=first_byte),
+    ]
+
+
+def _histograms(where: str, duration: str = DURATION, first_byte: str = FIRST_BYTE) -> list[ConfigHistogram]:
+    unit = ConfigHistogramUnit.Microseconds
+    return [
+        ConfigHistogram(stat=_stat("duration", where), unit=unit, value_format=duration),
+        ConfigHistogram(stat=_stat("first_byte", where), unit=unit, value_format=first_byte),
+    ]
+
+
+def _code(op: ComparisonFilterOp, code: int) -> AccessLogFilter:
+    """Envoy wants a name by which its runtime could change the number."""
+    value = RuntimeUInt32(default_value=code, runtime_key=f"headgate.code_{code}")
+    return AccessLogFilter(status_code_filter=StatusCodeFilter(comparison=ComparisonFilter(op=op, value=value)))
+
+
+def _log(config: Config, when: AccessLogFilter) -> AccessLog:
     return AccessLog(name="envoy.access_loggers.stats", filter=when, typed_config=pack(config))
 
 

@@ -60,5 +60,5 @@ def said_of(**words: str) -> bytes:
 
 
 _OURS = entry(Metadata, "filter_metadata", METADATA)
-_WORDS = {name: entry(Struct, "fields", name) for name in ("model", "version", "counted")}
+_WORDS = {name: entry(Struct, "fields", name) for name in ("model", "version")}
 _STRING = field(Value, "string_value")

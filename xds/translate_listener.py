@@ -29,7 +29,7 @@ from envoy_data_plane.google.protobuf import Any
 from xds import ir
 from xds.encode import embed, encode, field
 from xds.resources import Resource
-from xds.translate_access import access_logs
+from xds.translate_access import access_logs, copy_logs
 from xds.translate_common import over_ads, pack, seconds, type_url
 from xds.translate_plugins import plugin_filter
 from xds.translate_stream import stream_log
@@ -49,7 +49,7 @@ def listener(gateway: ir.Gateway, wanted: ir.Listener) -> Resource:
         http_filters=[
             HttpFilter(name="envoy.filters.http.on_demand", typed_config=pack(OnDemand())),
             *([plugin_filter(gateway.plugins)] if gateway.plugins is not None else []),
-            _router(),
+            _router(gateway),
         ],
         use_remote_address=True,
         normalize_path=True,
@@ -103,8 +103,12 @@ def _manager_shape() -> bytes:
     return encode(HttpConnectionManager(stat_prefix="grpc", http_filters=[_router()]))
 
 
-def _router() -> HttpFilter:
-    return HttpFilter(name="envoy.filters.http.router", typed_config=pack(Router()))
+def _router(gateway: ir.Gateway | None = None) -> HttpFilter:
+    """An Envoy that counts for us keeps no codes and times per cluster of its own: they cost 2 us for each request."""
+    router = Router()
+    if gateway is not None and gateway.count_requests:
+        router = Router(dynamic_stats=False, upstream_log=list(copy_logs()) if gateway.count_copies else [])
+    return HttpFilter(name="envoy.filters.http.router", typed_config=pack(router))
 
 
 def _tls(wanted: ir.Listener) -> TransportSocket | None:

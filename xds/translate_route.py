@@ -34,17 +34,17 @@ from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentD
 from xds import ir
 from xds.encode import embed, encode, entry, field
 from xds.resources import Resource
-from xds.translate_common import said_of, seconds, set_header
+from xds.translate_access import route_name
+from xds.translate_common import seconds, set_header
 from xds.translate_plugins import FILTER, model_plugins
 from xds.translate_rewrite import arm_headers, copy_headers, copy_host, rewritten_copies, route_path
 
 
 def route_configuration(plan: ir.ModelPlan) -> Resource:
-    """Return the model's routes: one virtual host, which says whose it is, for whatever host the scope let in."""
+    """Return the model's routes: one virtual host, for whatever host the scope let in."""
     copies = rewritten_copies(plan.routes)
-    routes = [_ROUTE(_route(route, plan.hosts, copies)) for route in plan.routes]
+    routes = [_ROUTE(_route(plan, route, copies)) for route in plan.routes]
     virtual_host = _HOST_NAME(plan.name) + _ANY_DOMAIN + b"".join(routes)
-    virtual_host += _HOST_METADATA(said_of(counted=f"{plan.primary}@{plan.name}"))
     if plan.plugins is not None:
         virtual_host += _HOST_PLUGINS(model_plugins(plan.plugins))
     body = _CONFIGURATION_NAME(plan.name) + _VIRTUAL_HOST(virtual_host) + _UNCHECKED
@@ -68,15 +68,15 @@ def _clusters(plan: ir.ModelPlan) -> Iterator[str]:
         yield from (mirror.backend for mirror in route.mirrors)
 
 
-def _route(route: ir.Route, hosts: tuple[str, ...], copies: frozenset[str]) -> bytes:
+def _route(plan: ir.ModelPlan, route: ir.Route, copies: frozenset[str]) -> bytes:
     action = _WEIGHTED_CLUSTERS(
         b"".join([_ARM(_arm(target, route)) for target in route.targets]) + (_BY_HASH if route.hash_header else b"")
     )
     action += _action(route.timeout, route.idle_timeout, route.hash_header)
     if path := route_path(route):
         action += _NEW_PATH(path)
-    action += b"".join([_MIRROR(_mirror(mirror, route, hosts, copies)) for mirror in route.mirrors])
-    return _ROUTE_NAME(route.name) + _ROUTE_MATCH(_match(route.match)) + _ROUTE_ACTION(action)
+    action += b"".join([_MIRROR(_mirror(mirror, route, plan.hosts, copies)) for mirror in route.mirrors])
+    return _ROUTE_NAME(route_name(plan, route)) + _ROUTE_MATCH(_match(route.match)) + _ROUTE_ACTION(action)
 
 
 def _arm(target: ir.Target, route: ir.Route) -> bytes:
@@ -208,7 +208,6 @@ _UNCHECKED = encode(RouteConfiguration(validate_clusters=False))
 _HOST_NAME = field(VirtualHost, "name")
 _ANY_DOMAIN = encode(VirtualHost(domains=["*"]))
 _ROUTE = embed(VirtualHost, "routes")
-_HOST_METADATA = embed(VirtualHost, "metadata")
 _HOST_PLUGINS = entry(VirtualHost, "typed_per_filter_config", FILTER)
 _ROUTE_NAME = field(Route, "name")
 _ROUTE_MATCH = embed(Route, "match")

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from sidecar import route_name
 from sidecar.chain import Chain, Out
 from sidecar.ext_proc import wire
 from sidecar.ext_proc.choice import REQUEST, RESPONSE, Chosen
@@ -107,7 +108,7 @@ class Exchange(Host):
             if name == "source_address" and isinstance(value, str):
                 host, colon, _ = value.rpartition(":")
                 return (host if colon else value).strip("[]")
-            return value
+            return route_name.read(value).name if name == "route" and isinstance(value, str) else value
         if name in ("model", "version", "namespace"):
             return _parts(str(self._attribute(ATTRIBUTES["cluster"]) or "")).get(name)
         return self._since if name == "request_time" else None

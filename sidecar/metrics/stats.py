@@ -2,10 +2,12 @@
 
 Envoy joins the labels of a request into one tag (headgate's control plane asks for it), whose parts are
 
-    requests:   code|grpc-status|flags|route|primary@model|cluster|app-version
-    the others:                        route|primary@model|cluster|app-version
+    requests:   code|grpc-status|flags|route|cluster|app-version
+    the others:                        route|cluster|app-version
 
-Mirrored copies never pass a listener: they are found in Envoy's own stats of the clusters that get them.
+The route is `primary@model@name` (see `sidecar.route_name`). Where the answer was no error the cluster is left out.
+
+Mirrored copies never pass a listener: their route is `~copy`, and what is known of them is the cluster that gets them.
 """
 
 from __future__ import annotations
@@ -18,17 +20,18 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-PATH = "/stats?format=json&histogram_buckets=cumulative&filter=" + quote(
-    r"^headgate\.|~shadow(-grpc)?\.upstream_rq_(time|[1-5][0-9][0-9])$|^server\.uptime$"
-)
+from sidecar import route_name
+
+PATH = "/stats?format=json&histogram_buckets=cumulative&filter=" + quote(r"^headgate\.|^server\.uptime$")
 """Where all that is found, and little else."""
 
 UPTIME = "server.uptime"
 _OURS = "headgate."
 _TAG = ".by."
-_SHADOW = re.compile(r"cluster\.(.*)~shadow(-grpc)?\.upstream_rq_(\w+)", re.DOTALL)
+_COPY = "~copy"
+_SHADOW = re.compile(r"(.*)~shadow(-grpc)?", re.DOTALL)
 _FLAGS = re.compile(r"[A-Z0-9]+(,[A-Z0-9]+)*")
-_PARTS_OF_A_REQUEST = 7
+_PARTS_OF_A_REQUEST = 6
 _MOST_LABEL = 200
 _GRPC_STATUSES = 16
 
@@ -101,7 +104,7 @@ def read(body: bytes) -> Reading:
 def _histogram(reading: Reading, histogram: Mapping[str, Any]) -> None:
     name, buckets = _name(histogram), histogram["buckets"]
     reading.histograms[name] = tuple([int(bucket["cumulative"]) for bucket in buckets])
-    reading.bounds[name] = _in_seconds(name.startswith(_OURS), tuple([bucket["upper_bound"] for bucket in buckets]))
+    reading.bounds[name] = _in_seconds(tuple([bucket["upper_bound"] for bucket in buckets]))
 
 
 def _name(entry: Mapping[str, Any]) -> str:
@@ -112,10 +115,8 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _in_seconds(micro: bool, bounds: tuple[float, ...]) -> tuple[float, ...]:
-    """Envoy's own times of a cluster are in milliseconds."""
-    per_second = 1e6 if micro else 1e3
-    return tuple(float(bound) / per_second for bound in bounds)
+def _in_seconds(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(float(bound) / 1e6 for bound in bounds)
 
 
 class Stat(NamedTuple):
@@ -141,35 +142,35 @@ def stat(name: str) -> Stat | None:
                 return None
             outcome, parts = Outcome(_code(parts[0]), _grpc(parts[1]), _flags(parts[2])), parts[3:]
         else:
-            parts = rest.split("|", _PARTS_OF_A_REQUEST - 4)
+            parts = rest.split("|", _PARTS_OF_A_REQUEST - 3 - 1)
             if len(parts) != _PARTS_OF_A_REQUEST - 3:
                 return None
-        return Stat(kind, _key(*parts), outcome)
-    if found := _SHADOW.fullmatch(name):
-        cluster, grpc, what = found.groups()
-        key = _mirror(cluster)
-        if what == "time":
-            return Stat("duration", key)
-        return Stat("requests", key, Outcome(_code(what), "unknown" if grpc else ""))
+        key = _key(*parts)
+        return None if key is None else Stat(kind, key, outcome)
     return None
 
 
-def _key(route: str, counted: str, cluster: str, told: str) -> Key:
+def _key(route: str, cluster: str, told: str) -> Key | None:
     """The cluster is there even if the client left before the answer, the answer's header even without a cluster."""
-    primary, _, model = counted.partition("@")
+    if route == _COPY:
+        return _mirror(cluster)
+    primary, model, name = route_name.read(route)
     if not model:
         return UNMATCHED
     owner, _, version = cluster.rpartition("/")
     version = version if owner == model else told
-    namespace, _, name = model.rpartition("/")
+    namespace, _, short = model.rpartition("/")
     by_default = "primary" if version == primary or not primary else "candidate"
-    kind = "header" if "/match-" in route else by_default
-    return Key(_short(namespace), _short(name), _short(version), kind)
+    kind = "header" if "/match-" in name else by_default
+    return Key(_short(namespace), _short(short), _short(version), kind)
 
 
-def _mirror(cluster: str) -> Key:
-    """A cluster that several models share says no name of a model."""
-    parts = cluster.split("/")
+def _mirror(cluster: str) -> Key | None:
+    """A cluster that several models share says no name of a model. Only what went to a copies' cluster was a copy."""
+    found = _SHADOW.fullmatch(cluster)
+    if found is None:
+        return None
+    parts = found[1].split("/")
     if len(parts) != 3 or parts[0] == "shared":
         return Key("", "", "", "mirror")
     namespace, model, version = map(_short, parts)

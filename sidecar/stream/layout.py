@@ -1,11 +1,12 @@
 """One entry of Envoy's in, what it says of a request out.
 
 An entry is a map with one key and one string (headgate's control plane asks for it). The key is the layout's number and
-the names of the labels; the string has, between control characters that no header can hold,
+the names of the labels; the string has, between line ends, which no header can hold,
 
-    outcome and version (see sidecar.metrics.stats)  client  labels  metadata  and `REST`
+    outcome and version (see sidecar.metrics.stats)  client  metadata  `NUMBERS` and the method  path  id  agent  labels
 
-Entries come by the ten thousand: only the first four parts are looked at then, the rest when somebody wants to see it.
+Entries come by the ten thousand: only what is counted is looked at then, the rest when somebody wants to see it.
+Whatever is in a label, which may be a plugin's, it cannot be taken for another part.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from typing import Any
 
 from sidecar.metrics.stats import Key, Outcome, stat
 
-LAYOUT = "1"
-BETWEEN, WITHIN = "\x1f", "\x1e"
+LAYOUT = "2"
+BETWEEN, WITHIN, ALONG = "\n", "\r", "|"
 NOTHING = "-"
-REST = (
-    *("time", "duration_us", "first_byte_us", "request_bytes", "response_bytes"),
-    *("method", "path", "id", "user_agent"),
-)
+NUMBERS = ("time", "duration_us", "first_byte_us", "request_bytes", "response_bytes")
+AFTER_COUNTED = 4
+"""Parts of what follows the metadata, before the labels: numbers and method, path, id, user agent."""
 MOST_LABELS = 8
 _LONGEST = 2_000
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -63,7 +63,7 @@ def anonymous(client: str) -> int:
 
 def labels(known: tuple[str, ...], said: str) -> dict[str, str]:
     """Values by name; a request without one has an empty one."""
-    values = said.split(WITHIN) if known else []
+    values = said.split(WITHIN, len(known) - 1) if known else []
     if len(values) != len(known):
         raise Malformed("an entry has more or fewer labels than it names")
     return {name: "" if value == NOTHING else value for name, value in zip(known, values, strict=True)}
@@ -85,11 +85,13 @@ def metadata(said: str) -> dict[str, Any]:
 def document(layout: str, text: str) -> dict[str, Any]:
     """All of an entry, for people and programs."""
     known = names(layout)
-    by, client, said, extra, *rest = text.split(BETWEEN, 3 + len(REST))
-    if len(rest) != len(REST):
-        raise Malformed("an entry has parts too few")
+    try:
+        by, client, extra, numbers, path, request_id, agent, said = text.split(BETWEEN, 3 + AFTER_COUNTED)
+        *numbers_of_it, method = numbers.split(ALONG, len(NUMBERS))
+        told = dict(zip(NUMBERS, numbers_of_it, strict=True))
+    except ValueError:
+        raise Malformed("an entry has parts too few") from None
     key, outcome = whose(by)
-    told = dict(zip(REST, rest, strict=True))
     try:
         figures = metadata(extra)
     except Malformed:
@@ -104,10 +106,10 @@ def document(layout: str, text: str) -> dict[str, Any]:
         "grpc_status": outcome.grpc,
         "flags": outcome.flags,
         "error": outcome.failed,
-        "method": _text(told["method"]),
-        "path": _text(told["path"]),
-        "id": _text(told["id"]),
-        "user_agent": _text(told["user_agent"]),
+        "method": _text(method),
+        "path": _text(path),
+        "id": _text(request_id),
+        "user_agent": _text(agent),
         "client": None if client in ("", NOTHING) else f"{anonymous(client):016x}",
         "duration_seconds": _seconds(told["duration_us"]),
         "time_to_first_byte_seconds": _seconds(told["first_byte_us"]),

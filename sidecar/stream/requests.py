@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sidecar.instruments import SECONDS
 from sidecar.metrics.stats import Key
-from sidecar.stream.layout import BETWEEN, NOTHING, WITHIN, Malformed, labels, metadata, names, whose
+from sidecar.stream.layout import AFTER_COUNTED, BETWEEN, NOTHING, WITHIN, Malformed, labels, metadata, names, whose
 
 KEPT = 10_000
 WINDOW = 60.0
@@ -96,7 +96,7 @@ class Requests:
             try:
                 pair = entry[1].popitem()
                 layout, text = pair
-                by, client, said, rest = text.split(BETWEEN, 3)
+                by, client, extra, rest = text.split(BETWEEN, 3)
                 groups = self._groups.get(layout)
                 group = None if groups is None else groups.get(by)
                 if group is None or len(text) > LONGEST:
@@ -104,6 +104,7 @@ class Requests:
                     if group is None:
                         continue
                 counts = group.counts
+                said = rest.split(BETWEEN, AFTER_COUNTED)[AFTER_COUNTED] if group.names else ""
                 if said in counts:
                     counts[said] += 1
                 else:
@@ -113,8 +114,8 @@ class Requests:
                 continue
             if client != NOTHING and len(group.clients) < MOST_CLIENTS:
                 group.clients.add(hash(client))
-            if rest.startswith("{"):
-                self._say(group.version, rest)
+            if extra[0:1] == "{":
+                self._say(group.version, extra)
             taken.append(pair)
         self.entries += len(taken)
         self._last.extend(taken)
@@ -154,9 +155,9 @@ class Requests:
                 said = WITHIN.join([OTHER] * len(group.names))
         group.counts[said] = group.counts.get(said, 0) + 1
 
-    def _say(self, version: Version, rest: str) -> None:
+    def _say(self, version: Version, extra: str) -> None:
         try:
-            said = metadata(rest.partition(BETWEEN)[0])
+            said = metadata(extra)
         except Malformed:
             self.refused["metadata"] += 1
             return

@@ -247,17 +247,11 @@ def test_joined_routes_scopes_and_endpoints_read_as_if_written_in_one_piece(mode
 
 
 def in_one_piece(model: ModelPlan) -> dict[str, Any]:
-    said = {"counted": f"{model.primary}@{model.name}"}
-    hosts = {
-        "name": model.name,
-        "domains": ["*"],
-        "routes": [route_of(route) for route in model.routes],
-        "metadata": {"filter_metadata": {"headgate": said}},
-    }
+    hosts = {"name": model.name, "domains": ["*"], "routes": [route_of(model, route) for route in model.routes]}
     return {"name": model.name, "virtual_hosts": [without_empty(hosts)], "validate_clusters": False}
 
 
-def route_of(route: Route) -> dict[str, Any]:
+def route_of(model: ModelPlan, route: Route) -> dict[str, Any]:
     sticky = {"use_hash_policy": True} if route.hash_header else {}
     action = {
         "weighted_clusters": {"clusters": [arm_of(target) for target in route.targets], **sticky},
@@ -266,7 +260,8 @@ def route_of(route: Route) -> dict[str, Any]:
         "request_mirror_policies": [mirror_of(mirror) for mirror in route.mirrors],
         "hash_policy": [{"header": {"header_name": route.hash_header}}] if route.hash_header else [],
     }
-    return {"name": route.name, "match": match_of(route.match), "route": without_empty(action)}
+    named = f"{model.primary}@{model.name}" + ("" if route.name == "weighted" else f"@{route.name}")
+    return {"name": named, "match": match_of(route.match), "route": without_empty(action)}
 
 
 def arm_of(target: Target) -> dict[str, Any]:
@@ -366,10 +361,14 @@ def test_a_changed_weight_changes_the_routes_and_nothing_else():
     assert {kind for kind in before if before[kind] != after[kind]} == {Type.ROUTE}
 
 
-def test_a_gateway_that_does_not_count_has_no_access_log():
-    wanted = replace(GATEWAYS["gateway"], count_requests=False)
+@pytest.mark.parametrize(("requests", "copies", "loggers"), [(1, 1, (3, 2)), (1, 0, (3, 0)), (0, 1, (0, 0))])
+def test_a_gateway_has_the_loggers_of_what_it_counts(requests, copies, loggers):
+    wanted = replace(GATEWAYS["gateway"], count_requests=bool(requests), count_copies=bool(copies))
     (listener,) = written(translate_gateway(wanted))["LISTENER"].values()
-    assert "access_log" not in listener["filter_chains"][0]["filters"][0]["typed_config"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    router = manager["http_filters"][-1]["typed_config"]
+    assert (len(manager.get("access_log", ())), len(router.get("upstream_log", ()))) == loggers
+    assert router.get("dynamic_stats", True) is not bool(requests), "Envoy keeps its own figures where we do not count"
 
 
 def test_a_weight_change_is_a_few_hundred_bytes():

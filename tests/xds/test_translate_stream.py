@@ -22,12 +22,12 @@ def loggers(gateway: Gateway) -> list[dict[str, Any]]:
 
 def test_nothing_is_streamed_unless_asked_for():
     assert loggers(PLAIN) == []
-    assert [each["name"] for each in loggers(replace(PLAIN, count_requests=True))] == ["envoy.access_loggers.stats"] * 2
+    assert [each["name"] for each in loggers(replace(PLAIN, count_requests=True))] == ["envoy.access_loggers.stats"] * 3
 
 
 def test_counting_goes_on_beside_the_stream():
     names = [each["name"] for each in loggers(replace(PLAIN, count_requests=True, stream=Stream()))]
-    assert names == ["envoy.access_loggers.stats"] * 2 + ["envoy.access_loggers.fluentd"]
+    assert names == ["envoy.access_loggers.stats"] * 3 + ["envoy.access_loggers.fluentd"]
 
 
 def test_the_record_is_one_string_whose_key_names_the_labels():
@@ -35,20 +35,21 @@ def test_the_record_is_one_string_whose_key_names_the_labels():
     (logger,) = loggers(replace(PLAIN, stream=stream))
     assert logger["typed_config"]["cluster"] == SIDECAR_CLUSTER
     ((layout, text),) = logger["typed_config"]["record"].items()
-    assert layout == "1 tier language"
-    by, client, labels, metadata, *rest = text.split("\x1f")
+    assert layout == "2 tier language"
+    by, client, metadata, numbers, *rest, labels = text.split("\n")
     assert by.startswith("%RESPONSE_CODE%|%GRPC_STATUS_NUMBER%|%RESPONSE_FLAGS%|%ROUTE_NAME%|")
     assert client == "%REQ(x-user):200%"
-    assert labels == "%REQ(x-tier):100%\x1e%DYNAMIC_METADATA(headgate:lang):100%"
+    assert labels == "%REQ(x-tier):100%\r%DYNAMIC_METADATA(headgate:lang):100%"
     assert metadata == "%DYNAMIC_METADATA(headgate):2000%"
-    assert len(rest) == 9
+    assert len(numbers.split("|")) == 6
+    assert len(rest) == 3
 
 
 def test_clients_without_a_header_are_told_apart_by_their_addresses():
     (logger,) = loggers(replace(PLAIN, stream=Stream()))
     ((layout, text),) = logger["typed_config"]["record"].items()
-    assert layout == "1"
-    assert text.split("\x1f")[1] == "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+    assert layout == "2"
+    assert text.split("\n")[1] == "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 
 
 def test_a_bootstrap_has_the_cluster_only_when_told_where_the_sidecar_is():

@@ -31,7 +31,7 @@ FIGURES = {
     ),
     COPY: Figures({Outcome("503", ""): 2}, {}, {"duration": Times((0.001,), (2,))}),
 }
-OF_V1 = "weighted|v1@default/iris|default/iris/v1|v1"
+OF_V1 = "v1@default/iris|default/iris/v1|v1"
 
 
 class Envoy:

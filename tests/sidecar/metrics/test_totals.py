@@ -14,7 +14,7 @@ from sidecar.metrics.stats import UNMATCHED, UPTIME, Key, Malformed, Outcome, Re
 from sidecar.metrics.totals import Figures, Times, Totals
 
 V1 = Key("default", "iris", "v1", "primary")
-OF_V1 = "weighted|v1@default/iris|default/iris/v1|v1"
+OF_V1 = "v1@default/iris|default/iris/v1|v1"
 REQUESTS = f"headgate.requests.by.200||-|{OF_V1}"
 DURATION = f"headgate.duration.by.{OF_V1}"
 
@@ -39,14 +39,16 @@ def requests_of(totals: Totals, key: Key = V1) -> int:
     ("joined", "key"),
     [
         (OF_V1, V1),
-        ("weighted|v1@default/iris|default/iris/v2|v2", V1._replace(version="v2", route="candidate")),
-        ("weighted-grpc|v1@default/iris|default/iris/v1|", V1),
-        ("v2/match-0|v1@default/iris|default/iris/v2|v2", V1._replace(version="v2", route="header")),
-        ("weighted|v1@default/iris||v1", V1),  # the cluster is not there (yet)
-        ("weighted|v1@default/iris|shared/10.0.0.1:80/auto|v1", V1),  # the cluster is several versions'
-        ("weighted|v1@default/iris|shared/10.0.0.1:80/auto|", V1._replace(version="", route="candidate")),
-        ("weighted|v.1@a.b/c.d|a.b/c.d/v.1|v.1", Key("a.b", "c.d", "v.1", "primary")),
-        ("|||", UNMATCHED),
+        ("v1@default/iris|default/iris/v2|v2", V1._replace(version="v2", route="candidate")),
+        ("v1@default/iris@weighted-grpc|default/iris/v1|", V1),
+        ("v1@default/iris@v2/match-0|default/iris/v2|v2", V1._replace(version="v2", route="header")),
+        ("v1@default/iris||v1", V1),  # the cluster is not there (yet)
+        ("v1@default/iris|shared/10.0.0.1:80/auto|v1", V1),  # the cluster is several versions'
+        ("v1@default/iris|shared/10.0.0.1:80/auto|", V1._replace(version="", route="candidate")),
+        ("v.1@a.b/c.d|a.b/c.d/v.1|v.1", Key("a.b", "c.d", "v.1", "primary")),
+        ("-|-|-", UNMATCHED),
+        ("||", UNMATCHED),
+        ("somebody-elses|cluster|", UNMATCHED),
     ],
 )
 def test_a_request_is_its_versions(joined, key):
@@ -57,20 +59,33 @@ def test_a_request_is_its_versions(joined, key):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("default/iris/v2~shadow.upstream_rq_503", Stat("requests", V1._replace(version="v2"), Outcome("503", ""))),
-        ("default/iris/v2~shadow.upstream_rq_time", Stat("duration", V1._replace(version="v2"))),
         (
-            "default/iris/v2~shadow-grpc.upstream_rq_200",
-            Stat("requests", V1._replace(version="v2"), Outcome("200", "unknown")),
+            "requests.by.503||UF|~copy|default/iris/v2~shadow|",
+            Stat("requests", V1._replace(version="v2"), Outcome("503", "", "UF")),
         ),
-        ("shared/10.0.0.1_80/auto~shadow.upstream_rq_time", Stat("duration", Key("", "", "", "mirror"))),
+        ("duration.by.~copy|default/iris/v2~shadow|", Stat("duration", V1._replace(version="v2"))),
+        (
+            "requests.by.200|14||~copy|default/iris/v2~shadow-grpc|",
+            Stat("requests", V1._replace(version="v2"), Outcome("200", "14")),
+        ),
+        ("duration.by.~copy|shared/10.0.0.1:80/auto~shadow|", Stat("duration", Key("", "", "", "mirror"))),
     ],
 )
 def test_a_copy_is_told_apart(name, expected):
-    assert stat(f"cluster.{name}") == expected._replace(key=expected.key._replace(route="mirror"))
+    assert stat(f"headgate.{name}") == expected._replace(key=expected.key._replace(route="mirror"))
 
 
-@pytest.mark.parametrize("name", ["headgate.requests.by.200", "headgate.odd", "cluster.a/b/c.upstream_rq_200", "", "x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "headgate.requests.by.200",
+        "headgate.odd",
+        "headgate.duration.by.~copy|a/b/c|",
+        "cluster.a/b/c~shadow.x",
+        "",
+        "x",
+    ],
+)
 def test_what_is_not_ours_is_passed_over(name):
     assert stat(name) is None
 
@@ -222,7 +237,7 @@ def test_no_requests_have_no_quantile():
 def test_header_routes_of_one_version_are_added_up():
     totals, figures = Totals(), {}
     for index in range(2):
-        figures[f"headgate.requests.by.200||-|v1/match-{index}|v1@default/iris|default/iris/v1|v1"] = 2 + index
+        figures[f"headgate.requests.by.200||-|v1@default/iris@v1/match-{index}|default/iris/v1|v1"] = 2 + index
     totals.take(Reading(figures), 0.0)
     assert totals.figures() == {V1._replace(route="header"): Figures({Outcome("200", ""): 5}, {}, {})}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from sidecar.metrics.families import OPENMETRICS, Own, page
-from sidecar.stream import layout, requests
+from sidecar.stream import requests
 from sidecar.stream.figures import HELP, families
 from sidecar.stream.layout import Malformed, document
 from sidecar.stream.losses import PATH, SETTLE, Losses
@@ -20,7 +20,7 @@ from sidecar.stream.receiver import LONGEST_MESSAGE, MOST_CONNECTIONS, Receiver
 from sidecar.stream.requests import Requests, Version
 
 V1 = Version("default", "iris", "v1")
-REST = ("1795255762.334705", "2343", "2238", "100", "282", "POST", "/v2/models/iris/infer", "e655daa6", "curl/8")
+REST = ("1795255762.334705|2343|2238|100|282|POST", "/v2/models/iris/infer", "e655daa6", "curl/8")
 
 
 class Clock:
@@ -55,11 +55,11 @@ def entry(
     client: str = "alice",
     labels: tuple[str, ...] = (),
     metadata: str = "-",
-    names: str = "1",
+    names: str = "2",
     rest: tuple[str, ...] = REST,
 ) -> list[Any]:
-    by = f"{code}|-|-|weighted|v1@default/iris|default/iris/{version}|{version}"
-    return [1795255762, {names: "\x1f".join((by, client, "\x1e".join(labels), metadata, *rest))}]
+    by = f"{code}|-|-|v1@default/iris|default/iris/{version}|{version}"
+    return [1795255762, {names: "\n".join((by, client, metadata, *rest, "\r".join(labels)))}]
 
 
 def connected(receiver: Receiver) -> tuple[Any, Transport]:
@@ -78,7 +78,7 @@ def told(taken: Requests, losses: Losses | None = None) -> dict[tuple[str, ...],
 
 def test_entries_are_counted_by_version_outcome_and_label():
     taken = Requests()
-    gold, free = ({"names": "1 tier", "labels": (tier,)} for tier in ("gold", "free"))
+    gold, free = ({"names": "2 tier", "labels": (tier,)} for tier in ("gold", "free"))
     taken.take([entry(**gold), entry(**gold), entry(**free, code=503), entry(**free, version="v2")])
     found = told(taken)
     of_v1 = ("headgate_stream_requests_total", "default", "iris", "v1", "primary")
@@ -136,7 +136,7 @@ def test_a_figure_that_is_no_number_counts_as_none(value):
 
 def test_nobody_can_make_up_ever_more_values_of_a_label():
     taken = Requests()
-    taken.take([entry(names="1 tier", labels=(f"tier-{number}",)) for number in range(1_000)])
+    taken.take([entry(names="2 tier", labels=(f"tier-{number}",)) for number in range(1_000)])
     counts = {labels[-1][1]: count for labels, count in taken.counts().items()}
     assert (len(counts), counts["other"], sum(counts.values())) == (101, 900, 1_000)
 
@@ -165,13 +165,13 @@ def test_too_much_text_is_refused():
     [
         [1, {}],
         [1],
-        [1, {"1": 5}],
-        [1, {"2": entry()[1]["1"]}],
-        [1, {"1": "nothing"}],
-        [1, {"1": "a\x1fb\x1fc\x1fd"}],
-        entry(names="1 tier region", labels=("gold",)),
-        entry(names="1 Tier", labels=("x",)),
-        entry(names="1 a a", labels=("x", "y")),
+        [1, {"2": 5}],
+        [1, {"1": entry()[1]["2"]}],
+        [1, {"2": "nothing"}],
+        [1, {"2": "a\nb\nc\nd"}],
+        entry(names="2 tier region", labels=("gold",)),
+        entry(names="2 Tier", labels=("x",)),
+        entry(names="2 a a", labels=("x", "y")),
         7,
         None,
     ],
@@ -183,26 +183,40 @@ def test_an_entry_that_is_none_is_refused_and_the_next_one_taken(wrong):
 
 
 def test_a_document_has_what_people_ask_for():
-    ((names, text),) = entry(names="1 tier", labels=("gold",), metadata='{"tokens_in": 3}', code=503)[1].items()
+    ((names, text),) = entry(names="2 tier", labels=("gold",), metadata='{"tokens_in": 3}', code=503)[1].items()
     one = document(names, text)
     assert (one["code"], one["grpc_status"], one["error"], one["version"]) == ("503", "", True, "v1")
-    assert (one["duration_seconds"], one["request_bytes"], one["path"]) == (0.002343, 100, REST[6])
+    assert (one["duration_seconds"], one["request_bytes"], one["path"]) == (0.002343, 100, REST[1])
     assert (one["labels"], one["metadata"]) == ({"tier": "gold"}, {"tokens_in": 3})
     assert len(one["client"]) == 16
     assert "alice" not in json.dumps(one)
 
 
-@given(st.text(max_size=60), st.lists(st.text(max_size=20), max_size=16))
-def test_no_text_breaks_the_reader_of_entries(names, parts):
-    for key in (names, "1", "1 tier"):
-        taken = Requests()
-        taken.take([[0, {key: "\x1f".join(parts)}]])
+LINES = st.lists(st.text(alphabet=st.characters() | st.sampled_from('|\n\r-{"1'), max_size=20), max_size=12)
+
+
+@given(st.text(max_size=60), st.text(max_size=30) | st.just(entry()[1]["2"].partition("\n")[0]), LINES)
+def test_no_text_breaks_the_reader_of_entries(names, by, parts):
+    for key in (names, "2", "2 tier"):
+        taken, text = Requests(), "\n".join((by, *parts))
+        taken.take([[0, {key: text}]])
         assert taken.entries + taken.refused["malformed"] == 1
         for pair in taken.last():
             try:
                 json.dumps(document(*pair), allow_nan=False)
             except Malformed:
-                assert len(parts) != 4 + len(layout.REST) or "\x1f" in "".join(parts)
+                assert text.count("\n") < 7 or text.split("\n")[3].count("|") < 5
+
+
+def test_a_label_cannot_be_taken_for_anything_else():
+    """A plugin may have it from a body, where there are line ends."""
+    forged = 'x\ny\n{"tokens_out": 99}\n1|2|3|4|5|PUT\n/other\nid\nagent\rz'
+    taken = Requests()
+    taken.take([entry(names="2 tier", labels=(forged,))])
+    assert taken.llm == {}
+    ((names, text),) = taken.last()
+    one = document(names, text)
+    assert (one["method"], one["path"], one["labels"]) == ("POST", REST[1], {"tier": forged})
 
 
 VALUES = st.recursive(

@@ -17,9 +17,9 @@ Asked = Callable[[ClientSession, str], Awaitable[None]]
 
 
 def entry(number: int, *, code: int = 200, version: str = "v1", model: str = "default/iris") -> list[object]:
-    by = f"{code}|-|-|weighted|v1@{model}|{model}/{version}|{version}"
-    rest = (f"{number}.5", "2343", "2238", "100", "282", "POST", f"/{number}", "e655daa6", "curl/8")
-    return [number, {"1": "\x1f".join((by, "alice", "", "-", *rest))}]
+    by = f"{code}|-|-|v1@{model}|{model}/{version}|{version}"
+    rest = (f"{number}.5|2343|2238|100|282|POST", f"/{number}", "e655daa6", "curl/8")
+    return [number, {"2": "\n".join((by, "alice", "-", *rest, ""))}]
 
 
 def served(taken: Requests, body: Asked) -> None:
