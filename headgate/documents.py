@@ -110,7 +110,7 @@ def state_of(model: ModelStatus, lag: Lag) -> State:
     gateway, key = model.rollout.spec.gateway, model.rollout.key
     if lag.rejection(gateway, key) is not None:
         return State.REJECTED
-    if model.plan is None or not any(one.ready for one in model.versions):
+    if model.plan is None or not model.plan.hosts or not any(one.ready for one in model.versions):
         return State.DEGRADED
     if any(one.severity == "error" for one in model.problems):
         return State.DEGRADED
@@ -184,9 +184,9 @@ def _comparison(kind: str, value: str) -> str:
 
 
 def arm_document(plan: ModelPlan, key: str) -> Document | None:
-    """The version of a sticky user, and how it comes about; None when the model is not sticky."""
-    route = plan.routes[-1]
-    if route.hash_header is None:
+    """The version of a sticky user, and how it comes about; None when the model is not sticky, or not served."""
+    route = plan.routes[-1] if plan.routes else None
+    if route is None or route.hash_header is None:
         return None
     reached, arms = 0, []
     for target in route.targets:

@@ -254,20 +254,19 @@ class Engine:
         left = self._leaving.get(model)
         told = before.plan if before else left.plan if left else None
         planned = self._with_lingering(model, planned, told)
-        if planned.plan != told:
+        tell = planned.plan or self._without_hosts(rollout, told)
+        if tell != told:
             # A model that moves to another gateway is there before it leaves the old one.
-            if planned.plan is not None:
-                self._sink.apply(planned.plan)
-            if told is not None and (planned.plan is None or planned.plan.gateway != told.gateway):
+            if tell is not None:
+                self._sink.apply(tell)
+            if told is not None and (tell is None or tell.gateway != told.gateway):
                 self._sink.remove(told.gateway, model)
             generation += 1
         if state != remembered:
             self._states.put(model, state)
         problems = (*planned.problems, *self._claims.problems(model, located.where), *self._store.problems_of(model))
         since = _since(before, planned, now)
-        self._record(
-            model, ModelStatus(rollout, located.where, planned, planned.plan, problems, generation, now, since)
-        )
+        self._record(model, ModelStatus(rollout, located.where, planned, tell, problems, generation, now, since))
         first_look = before is None and not self._settled.is_set()
         level = logging.DEBUG if first_look else logging.INFO
         if self._log.isEnabledFor(level) and (said := _told(before.planned if before else None, planned)):
@@ -321,6 +320,14 @@ class Engine:
         there = {one.name for one in planned.plan.backends}
         kept = tuple(one for one in _backends_of(told, lingering) if one.name not in there)
         return replace(planned, plan=replace(planned.plan, backends=planned.plan.backends + kept)) if kept else planned
+
+    def _without_hosts(self, rollout: ModelRollout, told: ModelPlan | None) -> ModelPlan | None:
+        """In a cluster, what is left of a model that has lost all its hosts: clusters whose requests can be counted,
+        should somebody delete a version now. There are no routes to them."""
+        if told is None or not self._store.sites(rollout.key):
+            return None
+        versions = {one.name for one in rollout.spec.versions} | self._store.lingering(rollout.key)
+        return replace(told, hosts=(), routes=(), backends=tuple(_backends_of(told, frozenset(versions))))
 
     def _leave(self, model: str, status: ModelStatus, lingering: frozenset[str]) -> bool:
         """Withdraw the model's routes and keep the clusters that linger; False when there are none."""

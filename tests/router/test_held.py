@@ -262,6 +262,25 @@ def test_a_model_that_lingers_leaves_its_hosts_to_others_and_its_clusters_where_
     assert sink.plans[made.key].hosts == HOSTS
 
 
+def test_a_model_that_loses_its_hosts_keeps_its_clusters_in_a_cluster_only():
+    for sites, left in (({}, None), ({name: Site(True, "ready") for name in NAMES[:2]}, ((), ()))):
+        store, sink = Store(), Sink()
+        engine = Engine(store, sink, gateways={"default": Gateway("default", ())})
+        made = rollout([version(name, weight=1) for name in NAMES[:2]])
+        other = made.model_copy(update={"metadata": made.metadata.model_copy(update={"name": "other"})})
+        for one, hosts in ((made, ("mine.test",)), (other, ("theirs.test",)), (made, ("theirs.test",))):
+            moved = one.model_copy(update={"spec": one.spec.model_copy(update={"hosts": hosts})})
+            store.put(one.key, Located(moved, "here"))
+            store.place(one.key, sites)
+            engine.update(one.key)
+        plan = sink.plans.get(made.key)
+        assert (plan and (plan.hosts, plan.routes)) == left
+        assert plan is None or len(plan.backends) == 2
+        store.drop(made.key)
+        engine.update(made.key)
+        assert made.key not in sink.plans
+
+
 names = st.frozensets(st.sampled_from(NAMES))
 
 

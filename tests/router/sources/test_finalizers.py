@@ -433,6 +433,26 @@ def test_a_protection_that_the_watch_has_yet_to_tell_of_holds_too(scene, leaves:
     scene(test)
 
 
+def test_requests_of_a_rollout_that_has_lost_its_hosts_are_counted_too(scene):
+    async def test(it: Any) -> None:
+        leader = await serving(it)
+        it.apply(IRIS.replace("name: iris,", "name: older,").replace("iris.test", "older.test"))
+        async with it.running(), leader.leading():
+            await leader.protected("v1", "v2")
+            leader.envoys.requests["default/iris/v2"] = 1
+            it.apply(IRIS.replace("iris.test", "older.test"))
+            await it.until(lambda: not it.sink.plans[MODEL].hosts)
+            await leader.delete("v2")
+            await leader.waits("v2", "1 request in progress at v2 of default/iris")
+            leader.envoys.requests.clear()
+            await leader.gone("v2")
+            it.apply(IRIS)
+            await it.until(lambda: it.weights() == {"v1": 100})
+            assert it.sink.removed == []
+
+    scene(test)
+
+
 def test_the_last_version_goes_at_once_and_everybody_is_warned(scene):
     async def test(it: Any) -> None:
         leader = await serving(it)
