@@ -20,7 +20,7 @@ from loadgen.report.facts import Facts, Group, Row, asked, headline, urgent_firs
 from loadgen.report.sheet import Sheet, sheet
 from loadgen.report.text import account, fault, interval, value, when, whose
 from loadgen.slo.measure import CONFIDENCE
-from loadgen.slo.quantities import brief, digits, duration, quantity, share, span
+from loadgen.slo.quantities import digits, duration, quantity, share
 from loadgen.slo.verdict import Verdict
 
 MARKS = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?", "NO_DATA": "–", "INVALID": "!"}
@@ -161,9 +161,8 @@ def _errors(rows: Sequence[Row]) -> list[tuple[Row, str, int, str, Markup]]:
 def _template() -> Any:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
-        {"duration": duration, "share": share, "digits": digits, "when": when, "quantity": quantity, "brief": brief}
+        {"duration": duration, "share": share, "digits": digits, "when": when, "quantity": quantity}
     )
-    environment.globals.update({"span": span})
     return environment.from_string(str(_text("page.html.j2")))
 
 

@@ -12,7 +12,7 @@ from loadgen.slo import intervals
 from loadgen.slo.figures import Figure, Unknown, figure
 from loadgen.slo.measure import CONFIDENCE, NAMELESS, Estimate, Measurements
 from loadgen.slo.objective import Reference
-from loadgen.slo.quantities import digits, quantity
+from loadgen.slo.quantities import digits
 from loadgen.slo.split import Split, check_split, holm
 from loadgen.slo.verdict import Interval
 
@@ -186,11 +186,3 @@ def _words(
     words = f"{candidate} is {word}: " + "; ".join(each.words for each in told)
     against = [each.words for each in found if each.meaning == "better"] if meaning == "worse" else []
     return words + (f". Better: {'; '.join(against)}" if against else "")
-
-
-def values(difference: Difference) -> tuple[str, str]:
-    """The primary's and the candidate's figure, to be shown."""
-    return (
-        quantity(difference.primary, difference.figure.dimension),
-        quantity(difference.candidate, difference.figure.dimension),
-    )

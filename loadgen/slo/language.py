@@ -58,11 +58,6 @@ def parse_all(texts: Iterable[str], where: str = "--slo") -> tuple[tuple[Slo, ..
     return tuple(slos), tuple(problems)
 
 
-def limit(metric: str, value: float, upper: bool, where: str = "SLOs") -> Slo | tuple[Problem, ...]:
-    """An entry of Iter8's SLOs.upper or SLOs.lower: durations of its `http/` and `grpc/` metrics are milliseconds."""
-    return parse(f"{metric} {'<=' if upper else '>='} {value!r}", where)
-
-
 @dataclass(frozen=True, slots=True)
 class _Term:
     """`number` * `reference`, or the number alone, in `unit`'s base units."""

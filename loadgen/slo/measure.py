@@ -110,11 +110,6 @@ class Measurements:
         return tuple(each for each in self.outcome.accounts if scenario in (None, each.scenario))
 
 
-def measure(outcome: Outcome, reference: Reference, confidence: float = CONFIDENCE) -> Estimate | None:
-    """One figure, where only one is wanted."""
-    return Measurements(outcome).of(reference, confidence)
-
-
 def _hits(series: Iterable[Series], metric: str) -> int | None:
     """How many of the requests count for a metric; None where nobody counted."""
     match metric:

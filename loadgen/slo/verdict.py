@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
@@ -107,11 +106,3 @@ class Assessment:
 
     def of(self, version: str, scenario: str | None = None) -> tuple[Verdict, ...]:
         return tuple(each for each in self.verdicts if each.version == version and scenario in (None, each.scenario))
-
-
-def count(verdicts: Iterable[Verdict]) -> dict[Ruling, int]:
-    """How many of each, those that there are."""
-    found: dict[Ruling, int] = {}
-    for each in verdicts:
-        found[each.ruling] = found.get(each.ruling, 0) + 1
-    return found

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.slo.figures import DURATIONS, SINGLE, figure, percentile
-from loadgen.slo.language import limit, parse, parse_all
-from loadgen.slo.objective import Reference, Slo
+from loadgen.slo.language import parse, parse_all
+from loadgen.slo.objective import Slo
 from router.problem import Problem
 
 NAMES = [*(name for name, single in SINGLE.items() if single[0] != "dropped"), "latency-p99.9"]
@@ -177,12 +177,3 @@ def test_any_text_is_an_slo_or_a_problem(text: str) -> None:
 def test_any_row_of_words_is_an_slo_or_a_problem(words: list[str]) -> None:
     slos, problems = parse_all(["".join(words)])
     assert bool(slos) != bool(problems)
-
-
-def test_iter8s_limits_are_slos() -> None:
-    assert limit("http/latency-p99", 200.0, upper=True) == slo("http/latency-p99 <= 200.0")
-    lower = limit("grpc-chat/latency/mean", 1.5, upper=False)
-    assert isinstance(lower, Slo)
-    assert (lower.subject, lower.operator) == (Reference(slo("latency-mean<1s").subject.figure, None, "chat"), ">=")
-    assert lower.constant == pytest.approx(0.0015)
-    assert not isinstance(limit("http/latency-p101", 1.0, upper=True), Slo)
