@@ -66,6 +66,7 @@ class Load:
     executor: Executor = "arrivals"
     arrivals: Arrivals | None = None
     users: int = 0
+    staged_users: tuple[Stage, ...] = ()  # how many of them are at work over time; in the end as the last one ends
     think_time: float = 0.0
     requests: int | None = None
     duration: float | None = None

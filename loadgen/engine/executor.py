@@ -247,6 +247,8 @@ class Closed(Executor):
         self._requests = math.inf if load.requests is None else busy.of(load.requests)
         self._warm_until = 0.0
         self._until = math.inf
+        self._staged = load.staged_users if load.executor == "users" else ()
+        self._opened: float | None = None
 
     def begin(self, start: float) -> None:
         self._warm_until = start + self._load.warmup
@@ -261,6 +263,7 @@ class Closed(Executor):
 
     def _open_book(self, now: float) -> None:
         self.book.began = self.book.first_intended = now
+        self._opened = now if self._opened is None else self._opened
         if self._load.duration is not None:
             self._until = now + self._load.duration
 
@@ -294,6 +297,10 @@ class Closed(Executor):
     def _flush(self, now: float) -> None:
         while self._ready and not self._over(now) and self._room():
             wanted, due, user = self._ready.popleft()
+            if self._staged and (joins := self._joins(user, now)) > now:
+                if joins < math.inf:
+                    heapq.heappush(self._thinking, (joins, user))
+                continue
             recorded = self._started >= self._warm and now >= self._warm_until
             if recorded and not self.book.began:
                 self._open_book(now)
@@ -305,6 +312,21 @@ class Closed(Executor):
                 self.book.last_intended, self.book.last_due = wanted, due
             self._send(number, user, wanted, due, now, recorded)
         self._over(now)
+
+    def _joins(self, user: int, now: float) -> float:
+        """When this user is at work next: now, later, or never."""
+        at = self._opened if self._opened is not None else now
+        for stage in self._staged:
+            end = at + stage.duration
+            if now < end:
+                begin = max(at, now)
+                slope = (stage.end - stage.start) / stage.duration
+                if stage.start + slope * (begin - at) >= user + 1:
+                    return begin
+                if slope > 0 and stage.end >= user + 1:
+                    return at + (user + 1 - stage.start) / slope
+            at = end
+        return max(at, now) if self._staged[-1].end >= user + 1 else math.inf
 
     def planned(self, now: float) -> float:
         book = self.book

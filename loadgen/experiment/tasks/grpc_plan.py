@@ -19,6 +19,7 @@ SINGLE = "grpc"
 """The scenario's name where there are no endpoints."""
 
 MOST_STEPS = 10_000
+MOST_CALLERS = 100_000
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|b|kb|kib|mb|mib|gb|gib)", re.IGNORECASE)
 
 
@@ -117,7 +118,10 @@ def load(one: GrpcEndpoint, grace: float) -> Load:
         "streams_per_connection": max(1, math.ceil(concurrency / connections)),
     }
     if not stages:
-        return Load(executor="users", users=concurrency, **shared)  # type: ignore[arg-type]
+        users, staged = staged_users(one, concurrency)
+        if staged:
+            shared["streams_per_connection"] = max(1, math.ceil(users / connections))
+        return Load(executor="users", users=users, staged_users=staged, **shared)  # type: ignore[arg-type]
     length = duration if duration is not None else None
     if length is None:
         length = _until_all(stages, total or 1)
@@ -137,6 +141,34 @@ def rate_stages(one: GrpcEndpoint) -> tuple[Stage, ...]:
             return _line(one)
     rate = float(one.rps or 0)
     return (Stage(MAX_DURATION, rate, rate),) if rate else ()
+
+
+def staged_users(one: GrpcEndpoint, concurrency: int) -> tuple[int, tuple[Stage, ...]]:
+    """How many callers there are at most, and the schedule of those that are at work; a line is steps of a second."""
+    kind = one.concurrency_schedule or "const"
+    if kind == "const":
+        return concurrency, ()
+    step = one.concurrency_step or 0
+    length = one.concurrency_step_duration if kind == "step" else 1.0
+    if not step or not length:
+        wanted = "concurrency-step and concurrency-step-duration" if kind == "step" else "concurrency-step"
+        raise ValueError(f"concurrency-schedule {kind} takes {wanted}")
+    level, passed = one.concurrency_start or (1 if step > 0 else concurrency), 0.0
+    end = one.concurrency_end
+    most = min(one.concurrency_max_duration or math.inf, MAX_DURATION)
+    found: list[Stage] = []
+    while passed < most and len(found) < MOST_STEPS and not _reached(level, step, end) and 0 < level <= MOST_CALLERS:
+        found.append(Stage(min(length, most - passed), level, level))
+        passed += length
+        level = max(0, level + step)
+    if end is not None and _reached(level, step, end):
+        level = end
+    elif found:
+        level = int(found[-1].end)
+    if level < 1:
+        raise ValueError("the concurrency falls to 0: give concurrency-end: 1 or more")
+    found.append(Stage(MAX_DURATION, level, level))
+    return int(max(stage.end for stage in found)), tuple(found)
 
 
 def _steps(one: GrpcEndpoint) -> tuple[Stage, ...]:

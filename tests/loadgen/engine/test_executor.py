@@ -163,6 +163,27 @@ def test_users_end_by_duration_after_their_warm_up() -> None:
     assert driven.finished
 
 
+def test_users_come_and_go_in_stages() -> None:
+    """Two users for 2 s, then one more each second up to six, which stay."""
+    servers = Servers(0, [0.1])
+    stages = (Stage(2, 2, 2), Stage(4, 2, 6))
+    run(Load("users", users=6, staged_users=stages, duration=10.0), servers)
+
+    def at_work(at: float) -> int:
+        return sum(call.sent <= at < call.ended for call in servers.sent)
+
+    assert [at_work(at + 0.05) for at in (0, 1, 2, 3, 4, 5, 6, 9)] == [2, 2, 2, 3, 4, 5, 6, 6]
+
+
+def test_users_that_leave_do_not_come_back_unless_a_stage_says_so() -> None:
+    servers = Servers(0, [0.125])
+    stages = (Stage(1, 4, 4), Stage(1, 1, 1), Stage(1, 4, 4), Stage(1, 1, 1))
+    driven = run(Load("users", users=4, staged_users=stages, duration=6.0), servers)
+    by_second = [len({call.user for call in servers.sent if at <= call.sent < at + 1}) for at in range(6)]
+    assert by_second == [4, 1, 4, 1, 1, 1]
+    assert driven.finished
+
+
 def test_max_keeps_every_connection_busy() -> None:
     servers = Servers(8, [0.01])
     driven = run(Load("max", connections=8, duration=1.0), servers)
