@@ -66,7 +66,9 @@ class Heads:
         meaning = start, tuple(fields)
         head = self._meanings.get(meaning)
         if head is None:
-            head = _remember(self._meanings, meaning, self._understand(start, fields))
+            head = self._understand(start, fields)
+            if sum(len(value) for _, value in fields) <= _SHORT:
+                _remember(self._meanings, meaning, head)
         if not new and len(block) <= _SHORT:  # those that differ each time, by a request's id, are not worth it
             _remember(self.known, block, head)
         return head

@@ -381,11 +381,29 @@ def test_a_name_that_does_not_exist() -> None:
     assert exchange(scenario("http://a..b/"))[0].failure == "name not resolved"
 
 
-def test_of_several_addresses_one_that_answers_is_taken() -> None:
-    """localhost is ::1 as well, where nobody listens."""
-    with raw_server(well) as server:
-        calls = exchange(scenario(server.url().replace("127.0.0.1", "localhost")), [b"x", b"y"], one_by_one=False)
-    assert [call.failure for call in calls] == [None, None]
+def test_of_several_addresses_one_that_answers_is_taken_and_the_name_looked_up_once() -> None:
+    class Resolver:
+        asked = 0
+
+        def getaddrinfo(self, host: str, port: int, *_: object) -> list[tuple[object, ...]]:
+            self.asked += 1
+            gevent.sleep(0)
+            return [(socket.AF_INET, 1, 6, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1", "127.0.0.3")]
+
+    def act() -> None:
+        hub = gevent.get_hub()
+        hub.resolver = resolver = Resolver()
+        mine = Exchange(scenario(server.url().replace("127.0.0.1", "models.example"), reuse="per-request"))
+        for _ in range(2):
+            mine.send(b"x")
+            mine.send(b"y")
+            mine.wait()
+        assert [call.failure for call in mine.done] == [None] * 4
+        assert resolver.asked == 1
+        mine.client.close()
+
+    with raw_server(well) as server:  # on one of the addresses
+        on_hub(act)
 
 
 @pytest.mark.parametrize(
