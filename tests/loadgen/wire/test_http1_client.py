@@ -390,6 +390,9 @@ def test_of_several_addresses_one_that_answers_is_taken_and_the_name_looked_up_o
             gevent.sleep(0)
             return [(socket.AF_INET, 1, 6, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1", "127.0.0.3")]
 
+        def close(self) -> None:
+            """The hub closes its resolver."""
+
     def act() -> None:
         hub = gevent.get_hub()
         hub.resolver = resolver = Resolver()
