@@ -20,6 +20,7 @@ from headgate.experiments import connect, run_async
 from headgate.kube_context import Choice
 from loadgen.experiment.cluster_store import ClusterStore
 from loadgen.experiment.spec import Experiment
+from loadgen.experiment.summary import own_version
 from loadgen.experiment.tasks.grpc_settings import GrpcEndpoint, GrpcSettings
 from loadgen.experiment.tasks.http_settings import HttpEndpoint, HttpSettings
 from loadgen.experiment.tasks.settings import CustomMetricsSettings, NotifySettings, ReadySettings, RouteSettings
@@ -27,7 +28,7 @@ from loadgen.experiment.tasks.settings import CustomMetricsSettings, NotifySetti
 if TYPE_CHECKING:
     from router.kube.client import Client
 
-IMAGE = "headgate:latest"
+IMAGE = "headgate-load"
 FOLDER = "/experiment"
 MANAGER = "headgate-cli"
 _EVERY = 1.0
@@ -39,8 +40,8 @@ Object = dict[str, Any]
 def launch(experiment: Experiment, file: Path, choice: Choice, *, image: str | None, dry_run: bool, form: str) -> int:
     """Create or replace everything, wait for a Job's end and print the report; a CronJob goes on by itself."""
     if not dry_run:
-        return run_async(_launched(experiment, file, choice, image or IMAGE, form))
-    made = manifests(experiment, file, experiment.namespace, image or IMAGE)
+        return run_async(_launched(experiment, file, choice, image or _image(), form))
+    made = manifests(experiment, file, experiment.namespace, image or _image())
     click.echo(yaml.dump_all(made, Dumper=yaml.CSafeDumper, sort_keys=False, explicit_start=True), nl=False)
     return 0
 
@@ -101,6 +102,10 @@ def manifests(experiment: Experiment, file: Path, namespace: str, image: str) ->
         "jobTemplate": {"metadata": {"labels": _labels(experiment)}, "spec": spec},
     }
     return [*found, {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": meta, "spec": cron}]
+
+
+def _image() -> str:
+    return f"{IMAGE}:{own_version()}"
 
 
 def _labels(experiment: Experiment) -> dict[str, str]:

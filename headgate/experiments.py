@@ -55,6 +55,7 @@ def needs_load(function: _Function) -> _Function:
         try:
             import cronsim  # noqa: F401
             import hdrh  # noqa: F401
+            import numpy  # noqa: F401
         except ImportError as missing:
             raise Failure(
                 f"experiments need more packages: {missing.name} is missing", "pip install 'headgate[load]'"

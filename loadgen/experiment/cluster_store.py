@@ -290,5 +290,5 @@ def _loaded(text: str | None) -> dict[str, Any]:
 
 
 def _cannot(fault: ApiFault) -> StoreFault:
-    hint = "the Role of deploy/examples/experiment gives the rights" if fault.status == 403 else "try again"
+    hint = "get, list, create and update on configmaps are needed" if fault.status == 403 else "try again"
     return StoreFault(f"results cannot be kept in the cluster: {' '.join(str(fault).split())}", hint)

@@ -90,7 +90,8 @@ def test_its_steps_work(tmp_path: Path) -> None:
     run = [rest for name, rest in stages()[0] if name == "RUN"]
     assert run[0] == "python -m venv --without-pip /opt/headgate"
     assert run[1].startswith("pip --python /opt/headgate/bin/python install")
-    assert "'.[kubernetes,speed]'" in run[1]
+    assert '".[${EXTRAS}]"' in run[1]
+    assert ("ARG", "EXTRAS=kubernetes,speed") in stages()[0]
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     python = environment / "bin/python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
