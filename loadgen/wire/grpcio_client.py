@@ -87,6 +87,8 @@ class GrpcioClient:
         self._loop = gevent.get_hub().loop
         self._bell = self._loop.async_()
         self._bell.start(self._hear)
+        self._closed = False
+        self._lock = threading.Lock()
 
     def has_room(self) -> bool:
         return self.in_flight < self._streams
@@ -102,22 +104,36 @@ class GrpcioClient:
             return
         metadata = [*self._metadata, *((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)]
         messages = [each[5:] for each in split(body)]
-        try:
-            self._start(call, messages, metadata)
-        except (ValueError, TypeError) as error:  # of metadata that cannot be sent
-            self._loop.run_callback(self._end, call, PROTOCOL, str(error))
+        gevent.spawn(self._start, call, messages, metadata)  # grpcio waits for things, which the hub must not do
 
     def close(self) -> None:
-        for call, cancel in list(self._calls.items()):
+        cancels = [cancel for cancel in self._calls.values() if cancel is not None]
+        for call in list(self._calls):
             self._end(call, CANCELLED, "the run ended")
-            if cancel is not None:
-                cancel()
+        with self._lock:
+            self._closed = True
+            self._bell.stop()
+            self._bell.close()
+        if gevent.getcurrent() is gevent.get_hub():
+            gevent.spawn(self._hang_up, cancels)
+        else:
+            self._hang_up(cancels)
+
+    def _hang_up(self, cancels: list[Callable[[], object]]) -> None:
+        for cancel in cancels:
+            cancel()
         for channel in self._channels:
             channel.close()
-        self._bell.stop()
-        self._bell.close()
 
     def _start(self, call: Call, messages: list[bytes], metadata: list[tuple[str, str]]) -> None:
+        if call not in self._calls:
+            return  # closed in the meantime
+        try:
+            self._call(call, messages, metadata)
+        except (ValueError, TypeError) as error:  # of metadata that cannot be sent
+            self._end(call, PROTOCOL, str(error))
+
+    def _call(self, call: Call, messages: list[bytes], metadata: list[tuple[str, str]]) -> None:
         method, kind, timeout = self._method(), self._grpc.kind, self._target.timeout
         request: Any = messages[0] if messages else b""
         if kind in ("client-stream", "bidi-stream"):
@@ -173,8 +189,10 @@ class GrpcioClient:
 
     def _tell(self, then: Callable[..., None], *told: Any) -> None:
         """From whichever thread, to the hub."""
-        self._news.append(lambda: then(*told))
-        self._bell.send()
+        with self._lock:  # nobody rings a bell that has been closed
+            if not self._closed:
+                self._news.append(lambda: then(*told))
+                self._bell.send()
 
     def _hear(self) -> None:
         while self._news:
