@@ -9,16 +9,19 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
-from h2_peer import data, frame, headers, preface, requests, setting, told, trailers
+from h2_peer import FIRST, data, frame, headers, preface, requests, setting, told, trailers
 from hub_thread import Exchange, exchange, on_hub
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from raw_server import Peer, raw_server
 
-from loadgen.plan import Load, Scenario, Target, Tls
+from loadgen.plan import Grpc, Load, Scenario, Target, Tls
 from loadgen.wire.http2 import CANCEL, DATA, GOAWAY, RST_STREAM, SETTINGS
 
 EVENTS = ("content-type", "text/event-stream")
@@ -404,3 +407,37 @@ def test_a_target_that_cannot_be_used_says_why() -> None:
     ):
         with pytest.raises(ValueError, match=why):
             on_hub(lambda bad=bad: open_client(bad, lambda call: None))  # type: ignore[misc]
+
+
+answers = st.one_of(
+    st.builds(
+        frame,
+        st.integers(0, 10),
+        st.integers(0, 255),
+        st.sampled_from([0, 1, 3, 5]),
+        st.one_of(st.binary(max_size=30), st.just(b"\x88"), st.just(b"\0\0\0\1")),
+    ),
+    st.sampled_from([headers(1), headers(3, end=True), headers(1, EVENTS), data(1, b"data: x\n\n"), trailers(1)]),
+)
+
+
+@pytest.mark.parametrize("protocol", ["http2", "stream", "grpc"])
+@given(st.lists(answers, max_size=8), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_whatever_a_server_says_each_call_ends_once(protocol: Any, parts: list[bytes], greeted: bool) -> None:
+    async def babble(peer: Peer) -> None:
+        if greeted:
+            await peer.send(FIRST)
+        await peer.reader.read(1000)
+        await peer.send(b"".join(parts))
+
+    with raw_server(babble) as server:
+        asked = scenario(server.url(""), stream=protocol == "stream", timeout=20)
+        if protocol == "grpc":
+            target = replace(asked.target, protocol="grpc", grpc=Grpc("t.T/U", b""))
+            asked = replace(asked, target=target)
+        calls = exchange(asked, [b"\0\0\0\0\0"] * 3, one_by_one=False)
+    assert len(calls) == 3
+    for call in calls:
+        assert call.ended >= call.sent > 0
+        assert call.failure != "timeout"
