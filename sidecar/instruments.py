@@ -18,12 +18,22 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A single request that stands for many. The id has letters, digits and `_.:/+=@-`, at most 64. `value` in the metric's unit, `at` in seconds since 1970."""
+
+    request_id: str
+    value: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One line of a family: `suffix` is "", "_total", "_bucket", "_sum" or "_count"."""
 
     suffix: str
     labels: Labels
     value: float
+    exemplar: Exemplar | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,23 @@ from collections.abc import Callable
 
 from sidecar.instruments import Family
 from sidecar.metrics.counted import INTERVAL, Counted
-from sidecar.metrics.pages import application
+from sidecar.metrics.pages import More, application
 from sidecar.metrics.process import on_signals, serving
 from sidecar.proxy import Proxy, serve_proxy
 from sidecar.proxy_config import ProxyConfig
 
 Started = Callable[[int, tuple[int, ...]], None]
 """Told the port of the pages, and those of the proxy: HTTP, then gRPC if it is on."""
+
+
+class _OfPlugins(More):
+    """What the proxy's plugins count."""
+
+    def __init__(self, proxies: list[Proxy]) -> None:
+        self._proxies = proxies
+
+    def families(self) -> tuple[Family, ...]:
+        return tuple(family for one in self._proxies for family in one.plugins.pipeline.families(time.monotonic()))
 
 
 async def serve(
@@ -31,10 +41,7 @@ async def serve(
     counted = Counted(config, interval=interval)
     proxies: list[Proxy] = []
 
-    def plugins() -> tuple[Family, ...]:
-        return tuple(family for one in proxies for family in one.plugins.pipeline.families(time.monotonic()))
-
-    async with serving(application(counted, plugins), host, port) as pages:
+    async with serving(application(counted, _OfPlugins(proxies)), host, port) as pages:
 
         def listening(proxy: Proxy, ports: tuple[int, ...]) -> None:
             proxies.append(proxy)

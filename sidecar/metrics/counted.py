@@ -13,18 +13,13 @@ from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any
 
+from sidecar.metrics.bounds import BOUNDS
 from sidecar.metrics.stats import Key, Outcome, outcome
 from sidecar.metrics.totals import Figures, Times
 from sidecar.metrics.windows import Windows
 from sidecar.proxy_config import Exchange, ProxyConfig
 
 INTERVAL = 1.0
-BOUNDS = (
-    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
-    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0, 3600.0),
-)
-"""Those that the control plane gives to Envoy. What takes longer than the last is counted there."""
-
 _FLAGS = {"": "", "disconnected": "DC", "upstream-failed": "UC", "aborted": "LR", "timeout": "UT"}
 _NOT_REACHED = {503: "UF", 504: "UT"}
 """An answer of ours, told by Envoy's flags: no connection to the server, or it took too long."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from sidecar import instruments
+from sidecar.metrics.bounds import BOUNDS
+from sidecar.metrics.exemplars import ByKey, Exemplars, written
 from sidecar.metrics.stats import Key
 from sidecar.metrics.totals import Figures
 
@@ -72,22 +75,30 @@ def content_type(accept: str) -> str:
 
 
 def page(
-    figures: Mapping[Key, Figures], own: Own | None, kind: str = TEXT, more: Iterable[instruments.Family] = ()
+    figures: Mapping[Key, Figures],
+    own: Own | None,
+    kind: str = TEXT,
+    more: Iterable[instruments.Family] = (),
+    exemplars: ByKey = MappingProxyType({}),
 ) -> str:
-    """Return the page that `kind`, a content type, calls for. Without an Envoy there is no `own`."""
+    """Return the page that `kind`, a content type, calls for. Without an Envoy there is no `own`.
+
+    Exemplars are told in OpenMetrics only: nobody else reads them.
+    """
     openmetrics = kind == OPENMETRICS
     lines: list[str] = []
     keys = sorted(figures)
     for family, samples in (
         (REQUESTS, _requests),
-        (DURATION, _of_times("duration", "duration_us")),
-        (FIRST_BYTE, _of_times("first_byte", "first_byte_us")),
+        (DURATION, _of_times("duration", "duration_us", lambda exemplars: exemplars.duration)),
+        (FIRST_BYTE, _of_times("first_byte", "first_byte_us", lambda exemplars: exemplars.first_byte)),
         (REQUEST_BYTES, _of_sum("request_bytes")),
         (RESPONSE_BYTES, _of_sum("response_bytes")),
     ):
         _head(lines, family, openmetrics)
         for key in keys:
-            lines.extend(samples(family.name, key, figures[key]))
+            shown = exemplars.get(key, _NO_EXEMPLARS) if openmetrics else _NO_EXEMPLARS
+            lines.extend(samples(family.name, key, figures[key], shown))
     for family, value in _of_its_own(own) if own is not None else ():
         if value is not None:
             _head(lines, family, openmetrics)
@@ -119,7 +130,8 @@ def _instrument(family: instruments.Family, openmetrics: bool) -> Iterator[str]:
     yield f"# TYPE {name} {family.kind}"
     for sample in family.samples:
         said = ",".join(f'{label}="{_escaped(value)}"' for label, value in sample.labels)
-        yield f"{family.name}{sample.suffix}{{{said}}} {sample.value!r}"
+        exemplar = written(sample.exemplar) if openmetrics else ""
+        yield f"{family.name}{sample.suffix}{{{said}}} {sample.value!r}{exemplar}"
 
 
 _IN_HELP = str.maketrans({"\\": "\\\\", "\n": "\\n"})
@@ -132,35 +144,37 @@ def _head(lines: list[str], family: Family, openmetrics: bool) -> None:
         lines.append(f"# UNIT {name} {family.unit}")
 
 
-_Samples = Callable[[str, Key, Figures], Iterator[str]]
+_NO_EXEMPLARS = Exemplars()
+_Samples = Callable[[str, Key, Figures, Exemplars], Iterator[str]]
 
 
-def _requests(name: str, key: Key, figures: Figures) -> Iterator[str]:
+def _requests(name: str, key: Key, figures: Figures, exemplars: Exemplars) -> Iterator[str]:
     labels = _labels(key)
-    for (code, grpc, flags), count in sorted(figures.requests.items()):
+    for outcome, count in sorted(figures.requests.items()):
+        code, grpc, flags = outcome
         protocol = "grpc" if grpc else "http"
         said = f'{labels},code="{code}",protocol="{protocol}",grpc_status="{grpc}",flags="{flags}"'
-        yield f"{name}{{{said}}} {count}"
+        yield f"{name}{{{said}}} {count}{written(exemplars.requests.get(outcome))}"
 
 
 def _of_sum(kind: str) -> _Samples:
-    def samples(name: str, key: Key, figures: Figures) -> Iterator[str]:
+    def samples(name: str, key: Key, figures: Figures, exemplars: Exemplars) -> Iterator[str]:
         if kind in figures.sums:
             yield f"{name}{{{_labels(key)}}} {figures.sums[kind]}"
 
     return samples
 
 
-def _of_times(kind: str, exact: str) -> _Samples:
-    """A copy's histogram has no sum, as Envoy's own would be a guess; and then OpenMetrics allows it no count."""
+def _of_times(kind: str, exact: str, shown: Callable[[Exemplars], Mapping[int, instruments.Exemplar]]) -> _Samples:
+    """Without its exact sum a histogram has none, as Envoy's own would be a guess; and then it may have no count."""
 
-    def samples(name: str, key: Key, figures: Figures) -> Iterator[str]:
+    def samples(name: str, key: Key, figures: Figures, exemplars: Exemplars) -> Iterator[str]:
         times = figures.times.get(kind)
         if times is None:
             return
-        labels = _labels(key)
-        for before, count in zip(_buckets(times.bounds), times.counts, strict=True):
-            yield f"{name}_bucket{{{labels}{before}{count}"
+        labels, beside = _labels(key), shown(exemplars) if times.bounds == BOUNDS else {}
+        for index, (before, count) in enumerate(zip(_buckets(times.bounds), times.counts, strict=True)):
+            yield f"{name}_bucket{{{labels}{before}{count}{written(beside.get(index)) if beside else ''}"
         yield f'{name}_bucket{{{labels},le="+Inf"}} {times.count}'
         if exact in figures.sums:
             yield f"{name}_sum{{{labels}}} {figures.sums[exact] / 1e6!r}"

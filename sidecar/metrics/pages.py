@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from sidecar.instruments import Family
-from sidecar.metrics.families import Own, content_type, page
+from sidecar.metrics.exemplars import ByKey
+from sidecar.metrics.families import OPENMETRICS, Own, content_type, page
 from sidecar.metrics.stats import Key
 from sidecar.metrics.totals import Figures
 from sidecar.metrics.windows import WINDOWS
@@ -39,9 +40,24 @@ class Known(Protocol):
     def versions(self, window: str | None = None) -> list[dict[str, Any]]: ...
 
 
-def application(known: Known, more: Callable[[], tuple[Family, ...]] = tuple) -> web.Application:
-    """All pages over what is known. `more` is asked for further families at each scrape: those of plugins."""
-    pages = _Pages(known, more)
+class More:
+    """What other parts add to the pages, asked for at each reading. Override what you have."""
+
+    def families(self) -> tuple[Family, ...]:
+        """Further metrics: those of plugins, or of the stream of requests."""
+        return ()
+
+    def exemplars(self) -> ByKey:
+        return {}
+
+    def versions(self) -> dict[str, Any]:
+        """Further parts of /versions."""
+        return {}
+
+
+def application(known: Known, more: More | None = None) -> web.Application:
+    """All pages over what is known, and `more`."""
+    pages = _Pages(known, more or More())
     app = web.Application(middlewares=[_errors_as_json])
     handlers = (pages.metrics, pages.versions, pages.healthz, pages.readyz)
     app.add_routes([web.get(path, handler) for path, handler in zip(_PATHS, handlers, strict=True)])
@@ -49,12 +65,13 @@ def application(known: Known, more: Callable[[], tuple[Family, ...]] = tuple) ->
 
 
 class _Pages:
-    def __init__(self, known: Known, more: Callable[[], tuple[Family, ...]]) -> None:
+    def __init__(self, known: Known, more: More) -> None:
         self._known, self._more = known, more
 
     async def metrics(self, request: web.Request) -> web.Response:
         kind = content_type(request.headers.get("Accept", ""))
-        body = page(self._known.figures, self._known.own, kind, self._more()).encode()
+        exemplars = self._more.exemplars() if kind == OPENMETRICS else {}
+        body = page(self._known.figures, self._known.own, kind, self._more.families(), exemplars).encode()
         return web.Response(body=body, headers={"Content-Type": kind})
 
     async def versions(self, request: web.Request) -> web.Response:
@@ -76,6 +93,7 @@ class _Pages:
                 "age_seconds": None if age is None else round(age, 3),
                 "windows": WINDOWS,
                 "versions": versions,
+                **self._more.versions(),
             }
         )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidecar.metrics.stats import Key, Outcome, stat
 
@@ -26,6 +26,7 @@ AFTER_COUNTED = 4
 """Parts of what follows the metadata, before the labels: numbers and method, path, id, user agent."""
 MOST_LABELS = 8
 _LONGEST = 2_000
+_ID = re.compile(r"[\w.:/+=@-]{1,64}", re.ASCII)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -118,6 +119,25 @@ def document(layout: str, text: str) -> dict[str, Any]:
         "labels": labels(known, said),
         "metadata": figures,
     }
+
+
+class Times(NamedTuple):
+    """When it began, in seconds since 1970, and how long it took, in seconds."""
+
+    request_id: str
+    at: float
+    duration: float | None
+    first_byte: float | None
+
+
+def times(text: str) -> Times | None:
+    """An entry's id and times; None if it lacks an id that can be told anywhere, or cannot be read."""
+    parts = text.split(BETWEEN, 3 + AFTER_COUNTED)
+    numbers = parts[3].split(ALONG, 3) if len(parts) > 3 + AFTER_COUNTED - 1 else []
+    at = _number(numbers[0]) if len(numbers) > 3 else None
+    if at is None or parts[5] == NOTHING or not _ID.fullmatch(parts[5]):
+        return None
+    return Times(parts[5], float(at), _seconds(numbers[1]), _seconds(numbers[2]))
 
 
 def _text(value: str) -> str | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
+from sidecar.instruments import Family
 from sidecar.metrics.admin import Address, Admin
+from sidecar.metrics.exemplars import ByKey
 from sidecar.metrics.follow import Follower
-from sidecar.metrics.pages import application
+from sidecar.metrics.pages import More, application
 from sidecar.metrics.process import CannotListen, on_signals, serving
-from sidecar.stream.figures import families
+from sidecar.stream.examples import exemplars
+from sidecar.stream.figures import families, llm
 from sidecar.stream.losses import Losses
 from sidecar.stream.pages import add_pages
 from sidecar.stream.receiver import Receiver
@@ -17,6 +21,22 @@ from sidecar.stream.requests import KEPT, Requests
 
 Started = Callable[[int, int], None]
 """Told the ports of the pages and of the stream, which are free choices where 0 was asked for."""
+
+
+class _Told(More):
+    """What the stream adds to the pages."""
+
+    def __init__(self, receiver: Receiver, losses: Losses) -> None:
+        self._receiver, self._losses = receiver, losses
+
+    def families(self) -> tuple[Family, ...]:
+        return families(self._receiver, self._losses)
+
+    def exemplars(self) -> ByKey:
+        return exemplars(self._receiver.requests)
+
+    def versions(self) -> dict[str, Any]:
+        return {"llm": llm(self._receiver.requests)}
 
 
 async def serve(
@@ -37,7 +57,7 @@ async def serve(
         requests = Requests(kept)
         receiver = Receiver(requests)
         losses = Losses(admin, lambda: requests.entries + requests.refused.total() - requests.refused["metadata"])
-        pages = application(follower, lambda: families(receiver, losses))
+        pages = application(follower, _Told(receiver, losses))
         add_pages(pages, requests)
         server = await _listen(receiver, *stream_at)
         try:

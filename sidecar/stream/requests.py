@@ -10,8 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sidecar.instruments import SECONDS
-from sidecar.metrics.stats import Key
-from sidecar.stream.layout import AFTER_COUNTED, BETWEEN, NOTHING, WITHIN, Malformed, labels, metadata, names, whose
+from sidecar.metrics.bounds import BOUNDS
+from sidecar.metrics.stats import Key, Outcome
+from sidecar.stream.layout import (
+    AFTER_COUNTED,
+    ALONG,
+    BETWEEN,
+    NOTHING,
+    WITHIN,
+    Malformed,
+    labels,
+    metadata,
+    names,
+    whose,
+)
 
 KEPT = 10_000
 WINDOW = 60.0
@@ -21,6 +33,9 @@ MOST_VALUES = 100
 MOST_CLIENTS = 100_000
 LONGEST = 8_192
 OTHER = "other"
+_BOUNDS_US = tuple(round(bound * 1e6) for bound in BOUNDS)
+_LONGEST_NUMBER = 12
+_LAST = len(BOUNDS) - 1
 
 Pair = tuple[str, str]
 """A layout and an entry of it."""
@@ -55,15 +70,26 @@ class Llm:
 
 
 @dataclass(slots=True)
+class Durations:
+    """How long requests took, in the buckets that Envoy counts in, and the last entry of each."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * len(BOUNDS))
+    total_us: int = 0
+    last: list[str] = field(default_factory=lambda: [""] * len(BOUNDS))
+
+
+@dataclass(slots=True)
 class _Group:
     """Requests that Envoy counts as one: of the same version, with the same outcome."""
 
     names: tuple[str, ...]
     key: Key
-    code: str
+    outcome: Outcome
     clients: set[int]
+    durations: Durations
     counts: dict[str, int] = field(default_factory=dict)
     """By what was said of labels."""
+    last: str = ""
 
     @property
     def version(self) -> Version:
@@ -83,6 +109,7 @@ class Requests:
         self.clients: dict[Version, int] = {}
         """How many different ones there were in the last whole window."""
         self.llm: dict[Version, Llm] = {}
+        self.durations: dict[Key, Durations] = {}
         self.entries = 0
         self.refused: Counter[str] = Counter()
         """By why: `malformed`, `too-large`, `no-room`, `metadata`; of the last, the entry itself is taken."""
@@ -103,6 +130,16 @@ class Requests:
                     group = self._new_group(layout, by, len(text))
                     if group is None:
                         continue
+                took = rest.split(ALONG, 2)[1]
+                if took != NOTHING:
+                    took_us = int(took) if len(took) <= _LONGEST_NUMBER else -1
+                    if took_us < 0:
+                        raise Malformed("an entry has no duration")
+                    durations, index = group.durations, min(bisect_left(_BOUNDS_US, took_us), _LAST)
+                    durations.counts[index] += 1
+                    durations.total_us += took_us
+                    durations.last[index] = text
+                group.last = text
                 counts = group.counts
                 said = rest.split(BETWEEN, AFTER_COUNTED)[AFTER_COUNTED] if group.names else ""
                 if said in counts:
@@ -134,7 +171,8 @@ class Requests:
             self.refused["no-room"] += 1
             return None
         self._room -= 1
-        group = _Group(known, key, outcome.code, self._clients.setdefault(version, set()))
+        clients = self._clients.setdefault(version, set())
+        group = _Group(known, key, outcome, clients, self.durations.setdefault(key, Durations()))
         self._groups.setdefault(layout, {})[by] = group
         return group
 
@@ -190,10 +228,16 @@ class Requests:
         """How many requests there were, by all labels."""
         found: Counter[tuple[tuple[str, str], ...]] = Counter()
         for group in (group for groups in self._groups.values() for group in groups.values()):
-            shared = (*group.key._asdict().items(), ("code", group.code))
+            shared = (*group.key._asdict().items(), ("code", group.outcome.code))
             for said, count in group.counts.items():
                 found[(*shared, *labels(group.names, said).items())] += count
         return found
+
+    def last_of_each(self) -> Iterator[tuple[Key, Outcome, str]]:
+        """The last entry of each outcome of each version."""
+        for groups in self._groups.values():
+            for group in groups.values():
+                yield group.key, group.outcome, group.last
 
     def last(self) -> Iterator[Pair]:
         """The last entries, newest first."""

@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -59,7 +60,13 @@ class Prometheus:
         """All rules with their health, as they were evaluated last."""
         return [one for group in (await self._get("rules")).get("groups", ()) for one in group["rules"]]
 
-    async def _get(self, page: str, **query: str) -> dict[str, Any]:
+    async def exemplars(self, query: str) -> list[dict[str, Any]]:
+        """All that are kept of the series that the query names, of the last hour."""
+        now = time.time()
+        found = await self._get("query_exemplars", query=query, start=str(now - 3600), end=str(now + 60))
+        return [{**one, "series": each["seriesLabels"]} for each in found for one in each["exemplars"]]
+
+    async def _get(self, page: str, **query: str) -> Any:
         try:
             async with (
                 aiohttp.ClientSession() as session,
@@ -69,12 +76,13 @@ class Prometheus:
         except (aiohttp.ClientError, ValueError):
             return {}
         assert document["status"] == "success", (query, document)
-        data: dict[str, Any] = document["data"]
-        return data
+        return document["data"]
 
 
 @asynccontextmanager
-async def prometheus(folder: Path, jobs: Mapping[str, Sequence[str]], *rule_files: Path) -> AsyncIterator[Prometheus]:
+async def prometheus(
+    folder: Path, jobs: Mapping[str, Sequence[str]], *rule_files: Path, features: str = ""
+) -> AsyncIterator[Prometheus]:
     """One that scrapes the jobs' targets, and evaluates the rules, every second."""
     assert PROMETHEUS
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -92,6 +100,7 @@ async def prometheus(folder: Path, jobs: Mapping[str, Sequence[str]], *rule_file
         process = await asyncio.create_subprocess_exec(
             *(PROMETHEUS, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
             f"--web.listen-address=127.0.0.1:{port}",
+            *([f"--enable-feature={features}"] if features else []),
             stdout=log,
             stderr=log,
         )
