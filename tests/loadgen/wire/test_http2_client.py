@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import ssl
 import struct
 import subprocess
@@ -194,10 +196,10 @@ def test_a_timeout_resets_the_stream_and_leaves_the_connection() -> None:
                 reset.set()
 
     with raw_server(slow) as server:
-        calls = exchange(scenario(server.url(), timeout=0.5), [b"x", b"y"])
+        calls = exchange(scenario(server.url(), timeout=1.5), [b"x", b"y"])
         assert reset.wait(30)
     assert said(calls) == [
-        ("", "timeout", f"127.0.0.1:{server.port}: no answer within 0.5 s"),
+        ("", "timeout", f"127.0.0.1:{server.port}: no answer within 1.5 s"),
         ("200", None, ""),
     ]
     assert len(server.peers) == 1
@@ -350,15 +352,14 @@ def test_tls_agrees_on_http2_by_alpn_or_fails(protocols: list[str]) -> None:
 
 @pytest.fixture
 def nginx() -> Iterator[str]:
-    """The path of a socket is no use here, so nginx is told a free port; it fails at once where that has been taken."""
-    if shutil.which("nginx") is None and not Path("/usr/sbin/nginx").exists():
+    """nginx on a socket that it inherits as in an upgrade of its binary, so that nobody else can take the port."""
+    command = shutil.which("nginx") or "/usr/sbin/nginx"
+    if not Path(command).exists():
         pytest.skip("nginx is not installed")
-    import socket
-
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        port = listening.getsockname()[1]
         config = Path(folder) / "nginx.conf"
         config.write_text(
             f"daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;"
@@ -369,19 +370,14 @@ def nginx() -> Iterator[str]:
             f" server {{ listen 127.0.0.1:{port} http2; root {folder};"
             ' location / { add_header app-version v1; return 200 "pong"; } } }'
         )
-        command = shutil.which("nginx") or "/usr/sbin/nginx"
-        process = subprocess.Popen([command, "-c", str(config), "-p", folder], stderr=subprocess.DEVNULL)
+        handle = listening.fileno()
+        process = subprocess.Popen(
+            [command, "-c", str(config), "-p", folder, "-e", f"{folder}/error.log"],
+            pass_fds=(handle,),
+            env={**os.environ, "NGINX": f"{handle};"},
+            stderr=subprocess.DEVNULL,
+        )
         try:
-            for _ in range(600):
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    try:
-                        process.wait(0.05)
-                        pytest.fail("nginx did not start")
-                    except subprocess.TimeoutExpired:
-                        continue
             yield f"http://127.0.0.1:{port}/"
         finally:
             process.terminate()
