@@ -78,14 +78,24 @@ def _run(load: LoadRun, result: Result) -> Report:
     )
 
 
+def _doubts(insights: Insights) -> Iterator[str]:
+    """Why SLOs are not satisfied that are not broken either: each reason once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for slo in insights.slos:
+        for index, verdict in enumerate(slo.verdicts):
+            if verdict.why:
+                about = f"{slo.metric} of {insights.label(index)}"
+                found.setdefault((verdict.state, verdict.why), []).append(about)
+    for (state, why), names in found.items():
+        who = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        yield f"{who}: {state}: {why}"
+
+
 def _notes(result: Result) -> Iterator[str]:
     for one in result.tasks:
         if one.state in ("failed", "tolerated", "interrupted") or (one.message and one.state == "skipped"):
             yield f"{one.task}: {one.state}" + (f": {one.message}" if one.message else "")
-    for slo in result.insights.slos:
-        for index, verdict in enumerate(slo.verdicts):
-            if verdict.why:
-                yield f"{slo.metric} of {result.insights.label(index)}: {verdict.state}: {verdict.why}"
+    yield from _doubts(result.insights)
     for comparison in result.insights.comparisons:
         yield str(comparison["words"])
     if result.interrupted:

@@ -20,6 +20,7 @@ SINGLE = "grpc"
 
 MOST_STEPS = 10_000
 MOST_CALLERS = 100_000
+STREAMS = 1000
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|b|kb|kib|mb|mib|gb|gib)", re.IGNORECASE)
 
 
@@ -126,9 +127,8 @@ def load(one: GrpcEndpoint, grace: float) -> Load:
     if length is None:
         length = _until_all(stages, total or 1)
     stages = _lasting(stages, length)
-    if one.is_async:
-        shared["connections"] = max(connections, 1)
-        shared["streams_per_connection"] = 100
+    # Calls of a slow version must not keep those of others waiting for a place.
+    shared["streams_per_connection"] = max(STREAMS, shared["streams_per_connection"])  # type: ignore[type-var]
     return Load(executor="arrivals", arrivals=Arrivals(stages, spacing=one.spacing or "constant"), **shared)  # type: ignore[arg-type]
 
 

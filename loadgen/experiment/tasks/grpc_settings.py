@@ -58,7 +58,9 @@ class GrpcEndpoint(Part):
     connections: Workers | None = Field(default=None, description="Connections that they share.")
     rps: Amount | None = Field(default=None, description="Calls per second; 0: each as soon as one has come back.")
     is_async: Flag | None = Field(
-        default=None, alias="async", description="With rps: calls start on time whatever concurrency says."
+        default=None,
+        alias="async",
+        description="Taken: with rps calls start on time anyhow.",
     )
     load_schedule: Literal["const", "step", "line"] | None = Field(default=None, description="How rps changes.")
     load_start: Amount | None = Field(default=None, description="Rate to begin with.")

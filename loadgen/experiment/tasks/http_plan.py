@@ -2,6 +2,9 @@
 
 `qps` is a rate that is kept whatever the answers do: latency counts from when a request was to start, so a server that
 stalls cannot slow the load down and look better. fortio waits for answers; its `-qps 0` is the executor `max` here.
+
+Its four connections are no default for a rate: a slow version would hold them, and the wait for a free one would count
+against the other versions.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ from typing import Any
 
 from loadgen.experiment.tasks.http_settings import HTTP_DEFAULTS, HttpEndpoint, HttpSettings
 from loadgen.plan import MAX_DURATION, Arrivals, Executor, Load, Payload, Range, Scenario, Stage, Target, Tls
+
+CONNECTIONS = 4
+"""Without a rate, unless said otherwise, and how many requests are tried first."""
 
 SINGLE = "http"
 """The scenario's name where there are no endpoints."""
@@ -107,7 +113,7 @@ def load(one: HttpEndpoint, grace: float) -> Load:
         warmup=0.0 if one.warmup_num_requests else one.warmup_duration or 0.0,
         warmup_requests=one.warmup_num_requests or 0,
         grace=grace,
-        connections=one.connections or 4,
+        connections=one.connections or (CONNECTIONS if executor == "max" else 0),
     )
 
 

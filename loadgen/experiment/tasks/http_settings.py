@@ -46,7 +46,9 @@ class HttpEndpoint(Part):
         description="Requests per second of all connections together. 0 or -1: as fast as answers come.",
     )
     connections: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        default=None, description="Connections at a time."
+        default=None,
+        description="Connections at a time; requests that find none wait, which counts. By default as many as it "
+        "takes, or 4 without a rate.",
     )
     payload_str: PlainText | None = Field(default=None, description="Body of the request; makes it a POST.")
     payload_file: str | None = Field(default=None, description="File with the body; wins over payloadStr.")
@@ -102,8 +104,10 @@ class HttpSettings(HttpEndpoint):
 HTTP_DEFAULTS = {
     "num_requests": 100,
     "qps": 8.0,
-    "connections": 4,
     "error_ranges": (ErrorRange(lower=400),),
+    "allow_initial_errors": False,
+    "warmup": False,
+    "spacing": "constant",
     "timeout": 20.0,
     "attribution": ("header:app-version", "body:model_version"),
 }

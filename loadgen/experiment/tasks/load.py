@@ -83,7 +83,10 @@ async def _loaded(
         raise TaskFailure(died or "the load was interrupted", code=code, insights=insights)
     if silent := _silent(outcome):
         raise TaskFailure(silent, code=ExitCode.NO_DATA, insights=insights)
-    return Done(_counted(outcome) + "".join(f"; INVALID: {fault.what}" for fault in outcome.faults), insights)
+    notes = [f"INVALID: {fault.what}" for fault in outcome.faults]
+    if waited := _waited(outcome):
+        notes.append(f"requests waited for a connection, the 99th percentile {waited * 1000:.3g} ms: give more of them")
+    return Done("; ".join((_counted(outcome), *notes)), insights)
 
 
 def _percentiles(settings: HttpSettings | GrpcSettings) -> set[float]:
@@ -102,6 +105,17 @@ def _counted(outcome: Outcome) -> str:
     ended = sum(one.ended for one in outcome.series)
     errors = sum(one.errors for one in outcome.series)
     return f"{ended:,} requests, {errors:,} errors in {outcome.duration:.1f} s"
+
+
+def _waited(outcome: Outcome) -> float:
+    """Seconds, where it is a tenth of the latency or more: our connections and not the versions make it then."""
+    found = [0.0]
+    for one in outcome.series:
+        queue, latency = one.metrics.get("queue"), one.metrics.get("latency")
+        if queue is not None and latency is not None and queue.count and latency.count:
+            waited, whole = queue.histogram().percentile(99), latency.histogram().percentile(99)
+            found.append(waited if waited > max(0.005, whole / 10) else 0.0)
+    return max(found)
 
 
 def _silent(outcome: Outcome) -> str:
@@ -132,7 +146,9 @@ async def _body(one: HttpEndpoint, context: Context) -> bytes | None:
 async def _first(name: str, one: HttpEndpoint, body: bytes | None, context: Context) -> str:
     """One request for each connection, as fortio begins: what is wrong when every one fails, else nothing."""
     scenario = http_plan.scenario(name, one, body, 0.0)
-    several = await asyncio.gather(*(_tried(scenario, one, body, context) for _ in range(min(one.connections or 4, 8))))
+    several = await asyncio.gather(
+        *(_tried(scenario, one, body, context) for _ in range(min(one.connections or http_plan.CONNECTIONS, 8)))
+    )
     return several[0] if all(several) else ""
 
 

@@ -446,3 +446,9 @@ def test_a_number_is_found_by_jq(expression: str, found: float | str | None) -> 
         assert value == found
     else:
         assert isinstance(value, str)
+
+
+def test_it_is_told_when_our_own_connections_were_too_few(bench: Bench) -> None:
+    slow = Series("http", "v1", ok=100, metrics={"latency": spread(*[90.0] * 100), "queue": spread(*[60.0] * 100)})
+    result = go(bench.run(LOAD, engine=answering(slow)))
+    assert "requests waited for a connection, the 99th percentile 60 ms: give more of them" in result.tasks[0].message
