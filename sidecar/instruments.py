@@ -19,7 +19,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class Exemplar:
-    """A single request that stands for many. The id has letters, digits and `_.:/+=@-`, at most 64. `value` in the metric's unit, `at` in seconds since 1970."""
+    """A single request that stands for many. The id has letters, digits and `_.:/+=@-`, at most 64.
+
+    `value` is in the metric's unit, `at` in seconds since 1970.
+    """
 
     request_id: str
     value: float
