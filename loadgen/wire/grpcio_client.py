@@ -6,6 +6,7 @@ handed to the hub's loop. It does not tell when a connection was made or when th
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections import deque
@@ -63,7 +64,7 @@ class GrpcioClient:
         self._attribution = Attribution.of(target)
         self._endpoint = Endpoint.of(target, ("h2",))
         self._metadata = [
-            (name.lower(), value)
+            _metadatum(name.lower(), value)
             for name, value in fields_of(target, default_fields(target))
             if name.lower() not in _OWN
         ]
@@ -102,9 +103,8 @@ class GrpcioClient:
         if full:
             self._loop.run_callback(self._end, call, NO_ROOM, f"{self._streams} calls are in flight")
             return
-        metadata = [*self._metadata, *((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)]
         messages = [each[5:] for each in split(body)]
-        gevent.spawn(self._start, call, messages, metadata)  # grpcio waits for things, which the hub must not do
+        gevent.spawn(self._start, call, messages, headers)  # grpcio waits for things, which the hub must not do
 
     def close(self) -> None:
         cancels = [cancel for cancel in self._calls.values() if cancel is not None]
@@ -125,15 +125,16 @@ class GrpcioClient:
         for channel in self._channels:
             channel.close()
 
-    def _start(self, call: Call, messages: list[bytes], metadata: list[tuple[str, str]]) -> None:
+    def _start(self, call: Call, messages: list[bytes], headers: Fields) -> None:
         if call not in self._calls:
             return  # closed in the meantime
         try:
-            self._call(call, messages, metadata)
+            more = [_metadatum(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+            self._call(call, messages, [*self._metadata, *more])
         except (ValueError, TypeError) as error:  # of metadata that cannot be sent
             self._end(call, PROTOCOL, str(error))
 
-    def _call(self, call: Call, messages: list[bytes], metadata: list[tuple[str, str]]) -> None:
+    def _call(self, call: Call, messages: list[bytes], metadata: list[tuple[str, str | bytes]]) -> None:
         method, kind, timeout = self._method(), self._grpc.kind, self._target.timeout
         request: Any = messages[0] if messages else b""
         if kind in ("client-stream", "bidi-stream"):
@@ -239,6 +240,16 @@ class GrpcioClient:
         call.version = call.version or self._attribution.pinned
         self.in_flight -= 1
         self.done(call)
+
+
+def _metadatum(name: str, value: str) -> tuple[str, str | bytes]:
+    """grpcio encodes what is binary itself; we have it as it goes over the wire. Raises ValueError."""
+    if not name.endswith("-bin"):
+        return name, value
+    try:
+        return name, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
+    except ValueError:
+        raise ValueError(f"the metadata {name} are binary, which is written in base64, and {value!r} is not") from None
 
 
 def _credentials(tls: Tls) -> Any:

@@ -35,7 +35,7 @@ class Service:
 
     def __init__(self) -> None:
         self.release = threading.Event()
-        self.metadata: dict[str, str] = {}
+        self.metadata: dict[str, str | bytes] = {}
         self.left: float | None = None
 
     def infer(self, request: bytes, context: Any) -> bytes:
@@ -157,8 +157,10 @@ def test_messages_of_a_stream_can_be_sent_some_time_apart(served: Any, client: s
 @CLIENTS
 def test_metadata_and_the_deadline_arrive(served: Any, client: str) -> None:
     service, url = served
-    (call,) = exchange(scenario(url, grpc={"client": client}, headers=(("X-Model", "iris"),)), [framed(b"a")])
+    told = (("X-Model", "iris"), ("trace-bin", "AAEC"))
+    (call,) = exchange(scenario(url, grpc={"client": client}, headers=told), [framed(b"a")])
     assert call.failure is None
+    assert service.metadata["trace-bin"] == b"\x00\x01\x02"
     assert service.metadata["x-model"] == "iris"
     assert "headgate" in service.metadata["user-agent"]
     assert service.left is not None
