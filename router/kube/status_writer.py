@@ -52,6 +52,8 @@ _PULSE = 5.0
 _ROUTEMAP = "ConfigMap"
 _QUESTIONS = 4
 _WRITERS = 8
+_TRIES = 5
+"""Of a write that others overtake, one after the other; then it waits, longer each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,34 +251,41 @@ class StatusWriter:
         self, model: str, rollout: Mapping[str, Any], before: Mapping[str, Any], status: Mapping[str, Any], term: Term
     ) -> bool:
         path, shown = _path(model), self._view.rollout(model)
-        change = {
-            "metadata": {"resourceVersion": _revision(rollout)},
-            "status": merge_patch(before, status),
-        }
-        try:
-            async with self._writing, self._road.turn():
-                if not term.valid():
+        for left in reversed(range(_TRIES)):
+            change = {
+                "metadata": {"resourceVersion": _revision(rollout)},
+                "status": merge_patch(before, status),
+            }
+            try:
+                async with self._writing, self._road.turn():
+                    if not term.valid():
+                        return False
+                    written = await self._client.patch(f"{path}/status", change)
+                break
+            except ApiFault as fault:
+                fresh = await self._refused(model, path, fault)
+                if fresh is None:
                     return False
-                written = await self._client.patch(f"{path}/status", change)
-        except ApiFault as fault:
-            await self._refused(model, path, fault)
-            return False
+                if not left or not _as_good(rollout, fresh):
+                    self._remember(model, shown, fresh)
+                    raise
+                # Somebody who writes all the time, such as another controller's annotation, must not starve us.
+                rollout = fresh
         self._writes += 1
         self._ill = False
         self._remember(model, shown, written)
         return True
 
-    async def _refused(self, model: str, path: str, fault: ApiFault) -> None:
-        """Raises what shall be tried again."""
+    async def _refused(self, model: str, path: str, fault: ApiFault) -> Mapping[str, Any] | None:
+        """The object as it is now when somebody else was faster, None when it is gone. Raises what is to wait."""
         if fault.status == 404:
             self._forget(model)
-            return
+            return None
         if fault.status == 409:
             self._conflicts += 1
             # The view will have it sooner or later, but that may take as long as a silent connection lasts.
-            shown = self._view.rollout(model)
-            self._remember(model, shown, await self._client.get(path))
-            raise fault
+            found: Mapping[str, Any] = await self._client.get(path)
+            return found
         self._failures += 1
         if not self._ill or not fault.of_the_server:
             log.warning("%s: its status cannot be written: %s", model, fault)
@@ -411,6 +420,17 @@ def subject_of(rollout: Mapping[str, Any]) -> Subject:
     metadata = rollout["metadata"]
     kind = ("v1", _ROUTEMAP) if rollout.get("kind") == _ROUTEMAP else (API_VERSION, KIND)
     return Subject(*kind, metadata["namespace"], metadata["name"], metadata.get("uid", ""))
+
+
+def _as_good(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether what was found out about one object is as true of the other: somebody changed what does not matter."""
+
+    def matters(rollout: Mapping[str, Any]) -> tuple[Any, ...]:
+        meta = rollout.get("metadata", {})
+        named = (meta.get(one) for one in ("uid", "generation", "deletionTimestamp"))
+        return (*named, rollout.get("status") or {})
+
+    return matters(before) == matters(now)
 
 
 def _path(model: str) -> str:

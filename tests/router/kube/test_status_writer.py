@@ -307,6 +307,35 @@ def test_a_storm_of_conflicts_passes(on_cluster):
     on_cluster(body)
 
 
+def test_somebody_who_writes_all_the_time_is_overtaken_without_waiting(on_cluster):
+    """Every write of a status meets a newer object, several times in a row; none waits for longer each time."""
+
+    async def body(cluster):
+        with_rollouts(cluster)
+        plane = Plane(cluster)
+        plane.envoys.join("a")
+        plane.envoys.prompt = True
+        rivals = iter(range(4))
+
+        def rival(asked) -> bool:
+            if (
+                asked.method == "PATCH"
+                and asked.path.endswith("/status")
+                and (number := next(rivals, None)) is not None
+            ):
+                meta = {**rollout()["metadata"], "annotations": {"rival": str(number)}}
+                cluster.api.apply({**rollout(), "metadata": meta})
+            return False
+
+        cluster.api.faults.answer(500, 1, matches=rival)
+        async with plane.leading():
+            await plane.until(programmed)
+            counters = plane.writer.counters
+            assert (counters.conflicts, counters.queue.retries) == (4, 0)
+
+    on_cluster(body)
+
+
 def test_a_watch_that_lags_does_not_keep_it_from_writing(on_cluster):
     """The view shows an old object; after a conflict the writer reads the object itself, and its own answers count."""
 
