@@ -7,6 +7,7 @@ that a model becomes ready, its status says so. The commands run in bash with ku
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import shutil
@@ -92,7 +93,12 @@ class Stage:
             if isinstance(step, Meanwhile):
                 await self._meanwhile(step.words)
             else:
-                seen = await self._shell.run(re.sub(r"\b8080\b", str(self._it.port), step.text))
+                typed = re.sub(r"\b8080\b", str(self._it.port), step.text)
+                if self._server.behaviour.hold and typed.startswith("kubectl wait --for=delete"):
+                    before = self._it.api.do(lambda api: api.requests[-1])
+                    seen, _ = await asyncio.gather(self._shell.run(typed), self._answer(before))
+                else:
+                    seen = await self._shell.run(typed)
                 if not alike(step.output, seen):
                     self.changed[step] = seen
 
@@ -101,14 +107,24 @@ class Stage:
             self._it.isvc_ready(found[1], True)
         elif found := re.fullmatch(r"(\S+) is being loaded", words):
             self._it.isvc_ready(found[1], False)
-        elif found := re.fullmatch(r"answers take (\d+) s", words):
-            self._server.behave(latency_ms=1000.0 * int(found[1]))
-            await self._it.until(lambda: not int(found[1]) or self._server.counts.in_flight > 20, "in flight")
+        elif words == "no answer comes until somebody waits":
+            self._server.behave(hold=True)
+            await self._it.until(lambda: self._server.counts.in_flight > 20, "in flight")
         elif found := re.fullmatch(r"the Envoys have (.+)", words):
             wanted = found[1]
             await self._it.until(lambda: self._has(wanted), wanted)
         else:
             raise AssertionError(f"nobody knows how to play {words!r}")
+
+    async def _answer(self, before: Any) -> None:
+        """Once kubectl watches for a deletion, later than this request."""
+
+        def watching(api: Any) -> bool:
+            later = itertools.takewhile(lambda one: one is not before, reversed(api.requests))
+            return any(one.user_agent.startswith("kubectl") and one.query.get("watch") for one in later)
+
+        await self._it.until(lambda: self._it.api.do(watching), "kubectl watches")
+        self._server.behave(hold=False)
 
     def _has(self, wanted: str) -> bool:
         status = self._it.status("modelmesh-serving/wisdom")
@@ -201,6 +217,10 @@ def test_a_page_is_read_as_it_is_typed() -> None:
     ]
 
 
+def _kubectls(request: Any) -> bool:
+    return str(request.user_agent).startswith("kubectl")
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl on this machine")
 def test_iter8s_finalizers_are_taken_off_as_the_page_says_and_no_others(rig: Any, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
@@ -253,6 +273,10 @@ routingTemplates:
             weight: {{ index .Weights 1 }}
             headers: {request: {set: {mm-vmodel-id: "wisdom-1"}}}
 """
+
+
+def _kubectls(request: Any) -> bool:
+    return str(request.user_agent).startswith("kubectl")
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl on this machine")
