@@ -203,11 +203,12 @@ class Plugin(Part):
     config: Settings = "{}"
     on_failure: Literal["open", "closed"] | None = None
     budget: PositiveDuration | None = None
+    at: ir.PluginPlace = ir.PluginPlace.GATEWAY
 
     @property
     def as_ir(self) -> ir.Plugin:
         return ir.Plugin(
-            self.name, self.plugin or "", self.config, self.on_failure or "", self.budget or 0.0, self.models
+            self.name, self.plugin or "", self.config, self.on_failure or "", self.budget or 0.0, self.models, self.at
         )
 
 

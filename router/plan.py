@@ -110,6 +110,7 @@ def plan(
             backends=tuple(dict.fromkeys(_backends(rollout, wanted, observed, arms))),
             primary=rollout.primary.name,
             plugins=plugins.plugins,
+            backend_plugins=plugins.backend_plugins,
         )
     problems = (*cautions(rollout, wanted, where or rollout.key), *plugins.problems)
     return Planned(traffic, versions, why, problems, plugins.running)

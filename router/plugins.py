@@ -16,11 +16,13 @@ from xds.ir import PluginModels
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """`plugins` is None when nothing has to be said of them to the model's Envoys; `running` names those that run.
+    `backend_plugins` are those at the model's backends, None when there are none.
 
     `missing` is what the model requires and its gateway lacks: then its traffic must stay as it is.
     """
 
     plugins: ir.Plugins | None = None
+    backend_plugins: ir.Plugins | None = None
     running: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -46,9 +48,13 @@ def chosen(rollout: ModelRollout, gateway: ir.Gateway, where: str) -> Chosen:
         for name, one in said.items()
         if name not in there and one.enabled
     ]
-    own = replace(offered, chain=tuple(running)) if offered is not None else None
+    own = beyond = None
+    if offered is not None:
+        all_of_it = replace(offered, chain=tuple(running))
+        own, beyond = all_of_it.at(ir.PluginPlace.GATEWAY), all_of_it.at(ir.PluginPlace.BACKEND)
     return Chosen(
-        plugins=own if offered is not None and own != offered.silent else None,
+        plugins=own if offered is not None and own != offered.silent.at(ir.PluginPlace.GATEWAY) else None,
+        backend_plugins=beyond if beyond is not None and beyond.chain else None,
         running=tuple(one.name for one in running),
         why=tuple(why),
         problems=tuple(problem for _, problem in problems),

@@ -26,7 +26,7 @@ from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sidecar import route_name
+from sidecar import cluster_name, route_name
 from sidecar.chain import Chain, Out
 from sidecar.headers import Headers, Pairs
 from sidecar.host import Host
@@ -35,6 +35,7 @@ from sidecar.loading import PluginSpec
 from sidecar.native.inside import Stream, log
 from sidecar.pipeline import Pipeline
 from sidecar.plugin import Buffered, Entry, HeadersOnly, HttpRequest, HttpResponse, Need, Value
+from sidecar.plugin_figures import own_file
 from sidecar.reload import Plugins
 from sidecar.shared import SharedData
 from sidecar.watch import WATCH
@@ -154,7 +155,7 @@ class Handler(Stream, Host):
         if name in _STRINGS:
             return self.string(_STRINGS[name])
         if name in ("model", "version", "namespace"):
-            return _parts(self.string(_STRINGS["cluster"]) or "").get(name)
+            return cluster_name.parts(self.string(_STRINGS["cluster"]) or "").get(name)
         if name == "request_time":
             return time.time() - (time.monotonic() - self.began)
         return None
@@ -326,6 +327,7 @@ class Application:
         self.lane = lane.spoken if lane is not None else None
         self._times = self._read_times()
         self._users = 1
+        self._figures = own_file()
         clock.add(self)
 
     @property
@@ -348,6 +350,12 @@ class Application:
                 self._times = self._read_times()
         if self.spec.health is not None:
             _write(self.spec.health, self._health(now))
+        if self._figures is not None:
+            try:
+                _write(self._figures, self._health(now))
+            except OSError as error:
+                _log.warning("the sidecar gets no metrics of plugins: %s", error)
+                self._figures = None
 
     def join(self) -> bool:
         """Serve one more configuration that says the same. Not if files have changed that nobody follows."""
@@ -364,6 +372,8 @@ class Application:
             if self._users:
                 return
         self.clock.remove(self)
+        if self._figures is not None:
+            self._figures.unlink(missing_ok=True)
 
     def _read_times(self) -> tuple[tuple[str, int], ...]:
         return tuple((str(path), _changed(path)) for path in self.plugins.files)
@@ -521,13 +531,6 @@ def _wants(any_hook: bool, need: Need, trailers: bool) -> int:
 
 def _limit(need: Need) -> int:
     return need.limit + _PIECE if isinstance(need, Buffered) else 0
-
-
-def _parts(cluster: str) -> dict[str, str]:
-    """A cluster is called namespace/model/version, or model/version."""
-    namespace, model, version = ("", *cluster.split("/"))[-3:] if cluster.count("/") in (1, 2) else ("", "", "")
-    found = {"namespace": namespace, "model": model, "version": version}
-    return {name: value for name, value in found.items() if value}
 
 
 def _changed(path: Path) -> int:

@@ -164,6 +164,15 @@ class PluginModels(StrEnum):
     ALWAYS = "always"
 
 
+class PluginPlace(StrEnum):
+    """What a plugin sees: the requests of users, on their way to a route; or what goes to the versions, each attempt
+    and each mirrored copy, once its route is chosen.
+    """
+
+    GATEWAY = "gateway"
+    BACKEND = "backend"
+
+
 @dataclass(frozen=True, slots=True)
 class Plugin:
     """`source` is its module:Class or file, where the host has to be told; `config` a JSON object.
@@ -177,6 +186,7 @@ class Plugin:
     on_failure: str = ""
     budget: float = 0.0
     models: PluginModels = PluginModels.ASKING
+    at: PluginPlace = PluginPlace.GATEWAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +209,10 @@ class Plugins:
         """What runs where nobody says anything."""
         return replace(self, chain=tuple(one for one in self.chain if one.models is not PluginModels.ASKING))
 
+    def at(self, place: PluginPlace) -> Plugins:
+        """Those that run there."""
+        return replace(self, chain=tuple(one for one in self.chain if one.at is place))
+
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
@@ -206,7 +220,8 @@ class ModelPlan:
 
     Without hosts and routes it lingers: its backends are kept for the requests that are under way there.
     `primary` is the version that answers by default, for those who count requests by the role of their version.
-    `plugins` is what runs for it, None when that is what its gateway runs for everybody.
+    `plugins` is what runs at the gateway for it, None when that is what its gateway runs for everybody;
+    `backend_plugins` what runs at its backends, None for nothing.
     """
 
     name: str
@@ -216,6 +231,7 @@ class ModelPlan:
     backends: tuple[Backend, ...]
     primary: str = ""
     plugins: Plugins | None = None
+    backend_plugins: Plugins | None = None
 
     def __post_init__(self) -> None:
         if self.hosts and not self.routes:

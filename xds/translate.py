@@ -53,7 +53,9 @@ def translate(plan: ModelPlan, *, on_demand: bool = False) -> Resources:
     """
     copies = rewritten_copies(plan.routes)
     return {
-        Type.CLUSTER: _by_name(cluster(plan.name, backend, backend.name in copies) for backend in plan.backends),
+        Type.CLUSTER: _by_name(
+            cluster(plan.name, backend, backend.name in copies, plan.backend_plugins) for backend in plan.backends
+        ),
         Type.ENDPOINT: _by_name(assignment(backend) for backend in plan.backends if not backend.dns),
         Type.LISTENER: _by_name(api_listener(host, plan.name) for host in plan.hosts),
         Type.SCOPE: _by_name(scope(host, plan.name, on_demand) for host in plan.hosts),

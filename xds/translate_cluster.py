@@ -32,6 +32,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
 )
 from envoy_data_plane.envoy.extensions.clusters.common.dns.v3 import DnsLookupFamily
 from envoy_data_plane.envoy.extensions.clusters.dns.v3 import DnsCluster
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions,
     HttpProtocolOptionsExplicitHttpConfig,
@@ -42,20 +43,24 @@ from xds import ir
 from xds.encode import embed, encode, field
 from xds.resources import Resource
 from xds.translate_common import over_ads, pack, said_of, seconds
-from xds.translate_rewrite import copy_filters
+from xds.translate_plugins import backend_filter
+from xds.translate_rewrite import codec_filter, copy_filters
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 OUT_OF_THE_WAY = 1_000_000
 DNS_REFRESH = 5.0
 
 
-def cluster(model: str, backend: ir.Backend, rewritten: bool = False) -> Resource:
+def cluster(model: str, backend: ir.Backend, rewritten: bool = False, plugins: ir.Plugins | None = None) -> Resource:
     """Return the cluster. One that belongs to the model alone says so in its metadata, for access logs.
 
-    `rewritten`: it receives copies that bring a path of their own (see `xds.translate_rewrite`).
+    `rewritten`: it receives copies that bring a path of their own (see `xds.translate_rewrite`). `plugins` see what
+    goes to the model's own clusters; one that several models share has none.
     """
-    body = _CLUSTER_NAME(backend.name) + _shape(backend.protocol, backend.connect_timeout, backend.dns, rewritten)
     owner, _, version = backend.name.rpartition("/")
+    filters = backend_filter(plugins, backend.name) if plugins is not None and owner == model else b""
+    shape = _shape(backend.protocol, backend.connect_timeout, backend.dns, rewritten, filters)
+    body = _CLUSTER_NAME(backend.name) + shape
     if owner == model:
         body += _metadata(model, version.partition("~")[0])
     if backend.dns:
@@ -69,8 +74,8 @@ def assignment(backend: ir.Backend) -> Resource:
 
 
 @lru_cache(maxsize=1024)
-def _shape(protocol: ir.Protocol, connect_timeout: float, dns: bool, rewritten: bool) -> bytes:
-    """All of a cluster but its name, metadata and inline endpoints."""
+def _shape(protocol: ir.Protocol, connect_timeout: float, dns: bool, rewritten: bool, plugins: bytes) -> bytes:
+    """All of a cluster but its name, metadata and inline endpoints. `plugins`: an encoded filter, or nothing."""
     return encode(
         Cluster(
             type=None if dns else ClusterDiscoveryType.EDS,
@@ -88,7 +93,7 @@ def _shape(protocol: ir.Protocol, connect_timeout: float, dns: bool, rewritten: 
                     )
                 ]
             ),
-            typed_extension_protocol_options={HTTP_OPTIONS: pack(_http_options(protocol, rewritten))},
+            typed_extension_protocol_options={HTTP_OPTIONS: pack(_http_options(protocol, rewritten, plugins))},
             ignore_health_on_host_removal=True,
         )
     )
@@ -103,9 +108,13 @@ def _strict_dns() -> ClusterCustomClusterType:
     return ClusterCustomClusterType(name="envoy.clusters.dns", typed_config=pack(settings))
 
 
-def _http_options(protocol: ir.Protocol, rewritten: bool) -> HttpProtocolOptions:
+def _http_options(protocol: ir.Protocol, rewritten: bool, plugins: bytes) -> HttpProtocolOptions:
     http1, http2 = Http1ProtocolOptions(), Http2ProtocolOptions()
-    filters = copy_filters() if rewritten else []
+    filters = [*copy_filters()] if rewritten else []
+    if plugins:
+        filters.append(HttpFilter.parse(plugins))
+    if filters:
+        filters.append(codec_filter())
     if protocol is ir.Protocol.AUTO:
         return HttpProtocolOptions(
             use_downstream_protocol_config=HttpProtocolOptionsUseDownstreamHttpConfig(

@@ -67,7 +67,8 @@ FILTER = "headgate.plugins"
 """Name of the filter, and of the cluster of the server beside Envoy."""
 
 CHOICE = "x-headgate-plugins"
-"""Metadata of a stream to that server: a JSON list of the plugins to run, each {name, config}."""
+"""Metadata of a stream to that server: a JSON list of the plugins to run, each {name, config}; at a cluster an object
+of its name and this list."""
 
 MODULE = "headgate_python"
 _LONGEST = 10.0  # seconds that a plugin may ask Envoy to wait
@@ -77,7 +78,7 @@ _ROOM = 100_000  # each request keeps a stream: their number alone must not make
 
 def plugin_filter(plugins: ir.Plugins) -> HttpFilter:
     """Return the filter that runs what the gateway runs for everybody."""
-    silent = plugins.silent
+    silent = plugins.silent.at(ir.PluginPlace.GATEWAY)
     config: Any = _module(silent) if plugins.host is ir.PluginHost.EMBEDDED else _processor(silent)
     return HttpFilter(name=FILTER, typed_config=pack(config))
 
@@ -90,6 +91,13 @@ def model_plugins(plugins: ir.Plugins) -> bytes:
     """
     config: Any = _module_for(plugins) if plugins.host is ir.PluginHost.EMBEDDED else _processor_for(plugins)
     return encode(pack(FilterConfig(config=pack(config), is_optional=True)))
+
+
+@lru_cache(maxsize=4096)
+def backend_filter(plugins: ir.Plugins, cluster: str) -> bytes:
+    """Return the encoded filter of a cluster, which sees each attempt and each mirrored copy."""
+    config: Any = _module(plugins) if plugins.host is ir.PluginHost.EMBEDDED else _processor(plugins, cluster)
+    return encode(HttpFilter(name=FILTER, typed_config=pack(config)))
 
 
 def plugin_cluster(plugins: ir.Plugins) -> Resource:
@@ -160,20 +168,23 @@ def _entry(plugin: ir.Plugin) -> dict[str, Any]:
     return entry
 
 
-def _processor(plugins: ir.Plugins) -> ExternalProcessor:
-    """Which bodies plugins want, the server says with its first answer: Envoy sends headers until it is told."""
+def _processor(plugins: ir.Plugins, cluster: str = "") -> ExternalProcessor:
+    """Which bodies plugins want, the server says with its first answer: Envoy sends headers until it is told.
+
+    At a `cluster` Envoy has no attributes (asked for, they end Envoy 1.40): its name goes along with the choice.
+    """
     send = ProcessingModeHeaderSendMode.SEND
     return ExternalProcessor(
         grpc_service=GrpcService(
             envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=FILTER),
-            initial_metadata=[_choice(plugins.chain)],
+            initial_metadata=[_choice(plugins.chain, cluster)],
         ),
         failure_mode_allow=_open(plugins.chain),
         processing_mode=ProcessingMode(request_header_mode=send, response_header_mode=send),
         allow_mode_override=True,
         message_timeout=seconds(plugins.timeout),
         max_message_timeout=seconds(_LONGEST),
-        request_attributes=_ATTRIBUTES,
+        request_attributes=[] if cluster else _ATTRIBUTES,
         mutation_rules=HeaderMutationRules(allow_all_routing=True, allow_envoy=True),
         metadata_options=MetadataOptions(receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=["headgate"])),
     )
@@ -189,12 +200,12 @@ def _processor_for(plugins: ir.Plugins) -> ExtProcPerRoute:
     )
 
 
-def _choice(chain: Iterable[ir.Plugin]) -> HeaderValue:
+def _choice(chain: Iterable[ir.Plugin], cluster: str = "") -> HeaderValue:
     found = []
     for one in chain:
         config = json.loads(one.config)
         found.append({"name": one.name, "config": config} if config else {"name": one.name})
-    return HeaderValue(key=CHOICE, value=_json(found))
+    return HeaderValue(key=CHOICE, value=_json({"cluster": cluster, "plugins": found} if cluster else found))
 
 
 def _open(chain: Iterable[ir.Plugin]) -> bool:

@@ -95,14 +95,18 @@ def rewritten_copies(routes: tuple[ir.Route, ...]) -> frozenset[str]:
 
 
 def copy_filters() -> list[HttpFilter]:
-    """The HTTP filters of such a cluster."""
+    """The HTTP filters of such a cluster, without the last."""
     return [
         HttpFilter(
             name="envoy.filters.http.lua",
             typed_config=pack(Lua(default_source_code=DataSource(inline_string=_COPY_PATH))),
         ),
-        HttpFilter(name="envoy.filters.http.upstream_codec", typed_config=pack(UpstreamCodec())),
     ]
+
+
+def codec_filter() -> HttpFilter:
+    """The last filter of a cluster that has any."""
+    return HttpFilter(name="envoy.filters.http.upstream_codec", typed_config=pack(UpstreamCodec()))
 
 
 def _set(name: str, format: str) -> HeaderValueOption:

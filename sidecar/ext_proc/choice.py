@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Chosen:
     always: bool  # whether Envoy is to be told the mode for each request: it was not configured for these plugins
     last: int  # the question after which there is none, when that can be told beforehand
     lane: Lane | None  # when nothing but headers is wanted
+    cluster: str = ""  # to which the request goes, where the list says so because Envoy cannot
 
     @classmethod
     def of(cls, pipeline: Pipeline, buffer: int, always: bool = False) -> Chosen:
@@ -72,26 +73,43 @@ class Choices:
         self._shared = shared
         self._buffer = buffer
         self._made: OrderedDict[str, Chosen | None] = OrderedDict()
+        self._lists: OrderedDict[str, Chosen | None] = OrderedDict()  # the same list is the same plugins everywhere
 
     def chosen(self, text: str) -> Chosen | None:
         """The plugins of a list, None when it cannot be had: the log says why, once."""
         if text in self._made:
             self._made.move_to_end(text)
             return self._made[text]
-        made = self._made[text] = self._make(text)
+        made = self._made[text] = self._read(text)
         if len(self._made) > _KEPT:
             self._made.popitem(last=False)
         return made
 
     def pipelines(self) -> tuple[Pipeline, ...]:
-        return tuple(one.pipeline for one in self._made.values() if one is not None)
+        return tuple(one.pipeline for one in self._lists.values() if one is not None)
 
-    def _make(self, text: str) -> Chosen | None:
+    def _read(self, text: str) -> Chosen | None:
+        """The list alone, or {cluster, plugins}."""
         try:
-            wanted = _LIST.validate_python(json.loads(text))
+            document = json.loads(text)
+            at = (
+                _At.model_validate(document)
+                if isinstance(document, dict)
+                else _At(plugins=_LIST.validate_python(document))
+            )
         except (ValueError, ValidationError, RecursionError) as error:
             _log.error("Envoy asks for plugins in a way that is not understood: %s", " ".join(str(error).split())[:300])
             return None
+        key = json.dumps([one.model_dump() for one in at.plugins], sort_keys=True)
+        if key not in self._lists:
+            self._lists[key] = self._make(at.plugins)
+            if len(self._lists) > _KEPT:
+                self._lists.popitem(last=False)
+        self._lists.move_to_end(key)
+        made = self._lists[key]
+        return replace(made, cluster=at.cluster) if made is not None and at.cluster else made
+
+    def _make(self, wanted: list[Wanted]) -> Chosen | None:
         missing = [one.name for one in wanted if one.name not in self._specs]
         if missing:
             there = ", ".join(self._specs) or "none"
@@ -106,6 +124,15 @@ class Choices:
         for fault in loaded.faults:
             _log.error("plugins of a model: %s", fault)
         return Chosen.of(loaded.pipeline, self._buffer, always=True) if loaded.pipeline is not None else None
+
+
+class _At(BaseModel):
+    """A list for one cluster."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cluster: str = ""
+    plugins: list[Wanted]
 
 
 _LIST = TypeAdapter(list[Wanted])

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar import route_name
+from sidecar import cluster_name, route_name
 from sidecar.chain import Chain, Out
 from sidecar.ext_proc import wire
 from sidecar.ext_proc.choice import REQUEST, RESPONSE, Chosen
@@ -105,12 +105,14 @@ class Exchange(Host):
     def property(self, name: str) -> Value:
         if name in ATTRIBUTES:
             value = self._attribute(ATTRIBUTES[name])
+            if name == "cluster" and value is None:
+                return self._plugins.cluster or None
             if name == "source_address" and isinstance(value, str):
                 host, colon, _ = value.rpartition(":")
                 return (host if colon else value).strip("[]")
             return route_name.read(value).name if name == "route" and isinstance(value, str) else value
         if name in ("model", "version", "namespace"):
-            return _parts(str(self._attribute(ATTRIBUTES["cluster"]) or "")).get(name)
+            return cluster_name.parts(str(self.property("cluster") or "")).get(name)
         return self._since if name == "request_time" else None
 
     def set_metadata(self, namespace: str, key: str, value: Value) -> None:
@@ -425,11 +427,3 @@ class _Way:
 def _known(headers: Headers) -> HeaderList:
     assert isinstance(headers, HeaderList)
     return headers
-
-
-def _parts(cluster: str) -> dict[str, str]:
-    """A cluster is called namespace/model/version, or model/version."""
-    parts = cluster.split("/")
-    if len(parts) == 2:
-        return {"model": parts[0], "version": parts[1]}
-    return dict(zip(("namespace", "model", "version"), parts, strict=True)) if len(parts) == 3 else {}

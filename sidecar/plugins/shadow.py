@@ -1,7 +1,8 @@
 """How far a shadow version agrees with the live one: their answers to the same request, paired by request id.
 
-Both the live request and its mirrored copy (`x-shadow: true`) pass this process. The first answer is kept, bounded in
-number and time, until the second comes; then they are compared: same choice? how far apart are the scores?
+It runs at the backends (`at: backend`), where both the live request and its mirrored copy (`x-shadow: true`) pass. The
+first answer is kept, bounded in number and time, until the second comes; then they are compared: same choice? how far
+apart are the scores?
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ VALUES: dict[str, Object] = {
             "plugins": {
                 "enabled": True,
                 "chain": [
-                    {"name": "stamp", "plugin": "sidecar.plugins.stamp:Stamp", "models": "all"},
+                    {"name": "stamp", "plugin": "sidecar.plugins.stamp:Stamp", "models": "all", "at": "backend"},
                     {"name": "greet", "plugin": "greet.py", "onFailure": "closed", "budget": 0.01, "config": {"a": 1}},
                 ],
                 "configMap": "my-plugins",

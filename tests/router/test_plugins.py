@@ -13,7 +13,7 @@ from router.manifests import Located
 from router.plugins import Chosen, chosen
 from router.schema import ModelRollout
 from router.store import Store
-from xds.ir import Gateway, ModelPlan, Plugin, PluginHost, PluginModels, Plugins
+from xds.ir import Gateway, ModelPlan, Plugin, PluginHost, PluginModels, PluginPlace, Plugins
 
 STAMP = Plugin("stamp", "stamp.py", '{"header":"x-version"}', models=PluginModels.ALL)
 LIMIT = Plugin("rate-limit", "limit.py", '{"burst":9,"per_second":100}', "closed")
@@ -186,3 +186,14 @@ def test_nonsense_is_refused_in_words(plugins: list[Mapping[str, Any]], expected
 def test_settings_come_out_as_they_went_in() -> None:
     one = rollout({"name": "a", "config": {"b": [1, {"c": None}], "a": "ä"}})
     assert one.model_dump(by_alias=True)["spec"]["plugins"][0]["config"] == {"b": [1, {"c": None}], "a": "ä"}
+
+
+def test_plugins_of_backends_go_to_the_clusters_and_leave_the_routes_alone() -> None:
+    shadow = Plugin("shadow", "shadow.py", models=PluginModels.ALL, at=PluginPlace.BACKEND)
+    gateway = Gateway("default", (), plugins=Plugins(PluginHost.EMBEDDED, (STAMP, shadow)))
+    silent = of(gateway=gateway)
+    assert (silent.plugins, silent.running) == (None, ("stamp", "shadow"))
+    assert silent.backend_plugins is not None
+    assert [one.name for one in silent.backend_plugins.chain] == ["shadow"]
+    without = of({"name": "shadow", "enabled": False}, gateway=gateway)
+    assert (without.plugins, without.backend_plugins, without.running) == (None, None, ("stamp",))

@@ -51,6 +51,14 @@ def model(plugins: Plugins | None) -> Resources:
     return translate(ModelPlan("default/iris", "default", ("iris.test",), (route,), (backend,), "v1", plugins))
 
 
+def at_backends(plugins: Plugins) -> dict[str, Any]:
+    """The cluster of a model whose plugins run at its backends."""
+    backends = (Backend("default/iris/v1", (Endpoint("10.0.0.1", 80),)), Backend("shared", (Endpoint("10.0.0.2", 80),)))
+    route = Route("all", Match(), (Target("default/iris/v1", 10_000, "v1"),))
+    plan = ModelPlan("default/iris", "default", ("iris.test",), (route,), backends, "v1", None, plugins)
+    return dict(written(translate(plan), Type.CLUSTER)["CLUSTER"])
+
+
 def written(resources: Resources, *kinds: Type) -> dict[str, Any]:
     return {kind.name: {name: readable(kind, one) for name, one in resources.get(kind, {}).items()} for kind in kinds}
 
@@ -76,6 +84,25 @@ def test_envoy_gets_what_the_golden_file_says(host: str) -> None:
     if os.environ.get("HEADGATE_UPDATE_GOLDEN"):
         file.write_text(yaml.safe_dump(got, sort_keys=False))
     assert got == yaml.safe_load(file.read_text())
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_cluster_has_the_plugins_of_backends_unless_others_share_it(host: str) -> None:
+    clusters = at_backends(HOSTS[host])
+    options = clusters["default/iris/v1"]["typed_extension_protocol_options"]
+    (told,) = options.values()
+    plugins, codec = told["http_filters"]
+    assert (plugins["name"], codec["name"]) == ("headgate.plugins", "envoy.filters.http.upstream_codec")
+    config = plugins["typed_config"]
+    if host == "embedded":
+        names = [one["name"] for one in json.loads(config["filter_config"]["value"])["plugins"]]
+    else:
+        assert not config.get("request_attributes"), "they end Envoy 1.40 there"
+        choice = json.loads(config["grpc_service"]["initial_metadata"][0]["value"])
+        assert choice["cluster"] == "default/iris/v1"
+        names = [one["name"] for one in choice["plugins"]]
+    assert names == ["stamp", "rate-limit"]
+    assert "http_filters" not in json.dumps(clusters["shared"])
 
 
 def test_listeners_and_routes_without_plugins_know_nothing_of_them() -> None:

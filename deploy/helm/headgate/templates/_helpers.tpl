@@ -196,7 +196,7 @@ capabilities:
 {{/* What `headgate plugin serve` beside each Envoy loads. */}}
 {{- define "headgate.plugins" -}}
 {{- $chain := list -}}
-{{- range .Values.gateway.plugins.chain -}}{{- $chain = append $chain (omit . "models") -}}{{- end -}}
+{{- range .Values.gateway.plugins.chain -}}{{- $chain = append $chain (omit . "models" "at") -}}{{- end -}}
 {{- toYaml (dict "folder" "/etc/headgate/plugins" "plugins" $chain) -}}
 {{- end -}}
 
