@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from loadgen.outcome import UNATTRIBUTED, UNKNOWN, Fault, Sent, Series, Worker
 from loadgen.plan import Bounds, Plan
 
+NO_ROOM = "no room"  # a failure's kind: see loadgen/wire/call.py
+
 CLOCK_JUMP = 0.5  # seconds that the wall clock may move against the steady one in a run
 _LATE = 0.05  # seconds: a schedule that is less behind at its end has been kept
 
@@ -48,7 +50,7 @@ def faults(
     plan: Plan,
     processes: Sequence[Self],
     accounts: Sequence[Sent],
-    series: Iterable[Series],
+    series: Sequence[Series],
     lag_p99: float | None,
 ) -> tuple[Fault, ...]:
     """All of them, the gravest first."""
@@ -75,15 +77,27 @@ def faults(
                     "was this machine suspended, or its time set? run it again",
                 )
             )
-        if each.files is not None and each.files[0] >= each.files[1]:
-            found.append(
-                Fault(
-                    "descriptors",
-                    f"{each.name}: all {each.files[1]} files that it may open were open",
-                    "raise `ulimit -n`, or lower the number of connections",
-                )
-            )
+    found += _used_up(processes, series)
     return tuple(found)
+
+
+def _used_up(processes: Sequence[Self], series: Iterable[Series]) -> Iterable[Fault]:
+    """Files and ports of this machine. What failed for lack of them is no failure of the target."""
+    for each in processes:
+        if each.files is not None and each.files[0] >= each.files[1]:
+            yield Fault(
+                "descriptors",
+                f"{each.name}: all {each.files[1]} files that it may open were open",
+                "raise `ulimit -n`, or lower the number of connections",
+            )
+    for one in series:
+        if count := one.failures.get(NO_ROOM, 0):
+            yield Fault(
+                "descriptors",
+                f"{one.scenario}: {count:,} requests had no connection, as this machine had none left: "
+                f"{one.samples.get(NO_ROOM, NO_ROOM)}",
+                "lower the number of connections, or let them be used again",
+            )
 
 
 def _slow(plan: Plan, processes: Sequence[Self], lag_p99: float | None) -> Iterable[Fault]:

@@ -8,6 +8,7 @@ import ssl
 from urllib.parse import urlsplit
 
 from loadgen.plan import Target
+from loadgen.security import tls_context
 
 
 async def trouble(target: Target) -> str:
@@ -17,7 +18,8 @@ async def trouble(target: Target) -> str:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        context = _context(target) if parts.scheme == "https" else None
+        protocols = ("http/1.1",) if target.protocol == "http1" else ("h2",)
+        context = tls_context(target.tls, protocols) if parts.scheme == "https" else None
         opening = asyncio.open_connection(
             host, port, ssl=context, server_hostname=(target.tls.server_name or host) if context else None
         )
@@ -41,15 +43,3 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
         return "connection refused"
     return (error.strerror or str(error)).lower()
-
-
-def _context(target: Target) -> ssl.SSLContext:
-    """Raises OSError: certificates that cannot be read."""
-    tls = target.tls
-    context = ssl.create_default_context(cafile=tls.ca)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if tls.certificate is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
-    return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from headgate.load.amount import Mistakes
@@ -11,6 +12,7 @@ from loadgen.payload.descriptors import Descriptors, built_in, find_method, from
 from loadgen.payload.sources import Source, payload
 from loadgen.payload.v2 import SERVICE as V2_SERVICE
 from loadgen.plan import Goodput, Grpc, Payload, Target, Tls
+from loadgen.security import tls_context
 from loadgen.slo.figures import DURATIONS
 from router.problem import Problem
 
@@ -88,15 +90,22 @@ def _tls(given: Flags, url: str, mistakes: Mistakes) -> Tls:
             mistakes.add(flag, f"there is no file {path}")
     if given.key is not None and given.cert is None:
         mistakes.add("--key", "is of no use without a certificate", "give --cert too")
+        files["--key"] = None
     if url.startswith("http://") and (given.insecure or any(files.values())):
         mistakes.add("URL", "is http://, and TLS is asked for", "write https://, or leave the TLS flags out")
-    return Tls(
-        verify=not given.insecure,
-        ca=None if given.cacert is None else str(given.cacert.absolute()),
-        certificate=None if given.cert is None else str(given.cert.absolute()),
-        key=None if given.key is None else str(given.key.absolute()),
-        server_name=given.server_name,
-    )
+    ca, certificate, key = (_pem(path) for path in files.values())
+    made = Tls(not given.insecure, ca, certificate, key, given.server_name)
+    try:
+        if any(files.values()):
+            tls_context(made, ("http/1.1",))
+    except ValueError as error:
+        mistakes.add("--cert" if "certificate or its key" in str(error) else "--cacert", str(error))
+    return made
+
+
+def _pem(path: Path | None) -> str | None:
+    """The text itself, as workers on other machines have no such file."""
+    return path.read_text(errors="replace") if path is not None and path.is_file() else None
 
 
 def _goodput(texts: tuple[str, ...], mistakes: Mistakes) -> Goodput | None:

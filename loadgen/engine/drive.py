@@ -30,6 +30,7 @@ from loadgen.wire.clients import open_client
 Tell = Callable[[Report], None]
 
 TICK = 0.000_25  # seconds between two wake-ups at the least: what falls due between them is sent at the second
+_FULLER = 60  # seconds between two collections of what has outlived one
 INTERRUPTED_GRACE = 5.0  # seconds that a run which is ended by hand waits for its answers
 
 
@@ -78,7 +79,7 @@ class Drive:
             self._stirred.clear()
             if perf_counter() >= self._start + second:
                 self._tell(tell, final=False)
-                gc.collect(0)
+                gc.collect(1 if second % _FULLER == 0 else 0)
                 second = int(perf_counter() - self._start) + 1
         for each in self._lanes:
             each.close()

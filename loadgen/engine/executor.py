@@ -16,7 +16,7 @@ from typing import Protocol
 
 from loadgen.plan import Load
 from loadgen.schedule import Chunk, Schedule, Share
-from loadgen.wire.call import NO_ROOM, Call, Fields
+from loadgen.wire.call import NOT_SENT, Call, Fields
 
 Prepare = Callable[[int, int], tuple[bytes, Fields]]  # (number, user) -> body and headers
 
@@ -347,7 +347,7 @@ class Closed(Executor):
 
 def _never_sent(call: Call, due: float, now: float) -> Call:
     call.due, call.ended = due, now
-    call.failure, call.message = NO_ROOM, "no connection was free for it until the end of the grace time"
+    call.failure, call.message = NOT_SENT, "no connection was free for it until the end of the grace time"
     return call
 
 

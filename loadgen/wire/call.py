@@ -20,6 +20,7 @@ CONNECT_TIMEOUT = "connect timeout"
 PROTOCOL = "protocol"  # the answer breaks the rules of HTTP, HTTP/2 or gRPC
 STREAM_ERROR = "stream error"  # an error event inside a stream that began well
 NO_ROOM = "no room"  # this machine has no file descriptor, port or connection left for it
+NOT_SENT = "not sent"  # no connection got free for it until the end of the run: the executor's word
 CANCELLED = "cancelled"  # still in flight when the client was closed
 
 Fields = Sequence[tuple[bytes, bytes]]  # header fields or metadata, names in lower case

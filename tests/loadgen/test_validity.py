@@ -67,6 +67,12 @@ def test_drops_past_the_bound() -> None:
     assert kinds(WELL, account=Sent("a", 0, 0, 0)) == []
 
 
+def test_requests_that_failed_for_lack_of_files_or_ports_of_this_machine() -> None:
+    full = Series("a", "v1", ok=90, failed=10, failures={"no room": 10}, samples={"no room": "raise `ulimit -n`"})
+    (fault,) = faults(PLAN, [WELL], [ACCOUNT], [full], 0.001)
+    assert (fault.kind, "10 requests" in fault.what, "ulimit" in fault.what) == ("descriptors", True, True)
+
+
 def test_answers_without_a_version_where_others_have_one() -> None:
     v1, unknown = Series("a", "v1", ok=990, codes={"200": 990}), Series("a", UNKNOWN, ok=10, codes={"200": 10})
     assert kinds(WELL, series=(v1, unknown)) == ["version"]

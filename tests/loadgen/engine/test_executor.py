@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from loadgen.engine.executor import Closed, Open, executor
 from loadgen.plan import Arrivals, Load, Stage
 from loadgen.schedule import Share
-from loadgen.wire.call import NO_ROOM, Call, Fields
+from loadgen.wire.call import NOT_SENT, Call, Fields
 
 
 @dataclass
@@ -105,7 +105,7 @@ def test_every_arrival_is_accounted_for_at_every_moment(
     assert book.in_flight == servers.out <= min(connections, limit)
     assert on_limit == "drop" or book.dropped == 0
     lost = driven.give_up(30.0)
-    assert {call.failure for call in lost} <= {NO_ROOM}
+    assert {call.failure for call in lost} <= {NOT_SENT}
     assert all(call.ended - call.intended == 30.0 - call.intended for call in lost)
     assert book.asked == book.sent + book.dropped
 

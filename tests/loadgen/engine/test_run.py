@@ -129,7 +129,7 @@ def test_what_is_out_when_the_grace_time_ends_has_timed_out_and_what_never_found
     account = balance(outcome)
     (series,) = outcome.series
     assert (series.timed_out, series.failed, account.in_flight) == (4, 6, 0)
-    assert series.failures == {"timeout": 4, "no room": 6}
+    assert series.failures == {"timeout": 4, "not sent": 6}
     assert series.metrics["latency"].histogram().percentile(0) >= 0.5
     assert series.metrics["service"].count == 4
 
