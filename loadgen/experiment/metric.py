@@ -166,7 +166,16 @@ def aggregate(seen: Observed, name: MetricName) -> float | None:
             return values[-1]
     percent = name.percent
     assert percent is not None
-    return values[max(0, math.ceil(percent / 100 * len(values)) - 1)]
+    return _percentile_of(values, percent)
+
+
+def _percentile_of(values: list[float], percent: float) -> float:
+    """Of sorted values, by the rule of Iter8's library: between two ranks it is the mean of their values."""
+    rank = percent / 100 * len(values)
+    if rank <= 1:
+        return values[0]
+    whole = int(rank)
+    return values[whole - 1] if whole == rank else (values[whole - 1] + values[whole]) / 2
 
 
 def _of_distribution(kept: Distribution, name: MetricName) -> float:

@@ -36,6 +36,7 @@ def _conditions(insights: Insights) -> Iterator[Condition]:
         yield Condition(
             metric=slo.metric,
             satisfied=tuple(one.state == "pass" for one in slo.verdicts),
+            states=tuple(one.state for one in slo.verdicts),
             upper=slo.limit if slo.upper else None,
             lower=None if slo.upper else slo.limit,
             units=info.units if info else "",

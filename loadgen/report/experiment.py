@@ -17,18 +17,27 @@ VERSION = "headgate.dev/experiment-report/v1"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """An SLO of the `assess` task: `metric` up to `upper`, or from `lower` on; `satisfied` by version, in order."""
+    """An SLO of the `assess` task: `metric` up to `upper`, or from `lower` on; `satisfied` by version, in order.
+
+    `states` say more than yes and no, where they are given: pass, fail, inconclusive, invalid, no data.
+    """
 
     metric: str
     satisfied: tuple[bool, ...]
     upper: float | None = None
     lower: float | None = None
     units: str = ""
+    states: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
         """For all versions, of which there is one at least."""
         return bool(self.satisfied) and all(self.satisfied)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """By version: what was found out, one of the states."""
+        return self.states or tuple("pass" if each else "fail" for each in self.satisfied)
 
     @property
     def words(self) -> str:
@@ -79,13 +88,15 @@ class ExperimentReport:
     @property
     def result(self) -> str:
         """PASS, FAIL, INVALID, or NO_DATA where it has not completed."""
-        if any(run.assessment.faults for run in self.runs):
+        told = {each for condition in self.conditions for each in condition.told or ("fail",)}
+        if "invalid" in told or any(run.assessment.faults for run in self.runs):
             return "INVALID"
-        if self.failed or not self.satisfied or any(run.assessment.outcome == "FAIL" for run in self.runs):
+        if self.failed or "fail" in told or any(run.assessment.outcome == "FAIL" for run in self.runs):
             return "FAIL"
-        if not self.completed or any(run.assessment.outcome == "NO_DATA" for run in self.runs):
+        if not self.completed or "no data" in told or any(run.assessment.outcome == "NO_DATA" for run in self.runs):
             return "NO_DATA"
-        return "INCONCLUSIVE" if any(run.assessment.outcome == "INCONCLUSIVE" for run in self.runs) else "PASS"
+        unclear = "inconclusive" in told or any(run.assessment.outcome == "INCONCLUSIVE" for run in self.runs)
+        return "INCONCLUSIVE" if unclear else "PASS"
 
     @property
     def words(self) -> str:
@@ -138,7 +149,7 @@ def _tables(experiment: ExperimentReport) -> list[tuple[str, list[str], list[lis
     found = []
     if experiment.conditions:
         head = ["SLO Conditions", *(experiment.versions if several else ("Satisfied",))]
-        found.append(("SLOs", head, [[each.words, *map(_yes, each.satisfied)] for each in experiment.conditions]))
+        found.append(("SLOs", head, [[each.words, *map(_cell, each.told)] for each in experiment.conditions]))
     if experiment.metrics:
         best = any(each.best is not None for each in experiment.metrics)
         head = ["Metric", *(experiment.versions if several else ("value",)), *(["Best"] if best else [])]
@@ -210,6 +221,7 @@ def _json(experiment: ExperimentReport) -> str:
                 "upper": each.upper,
                 "lower": each.lower,
                 "satisfied": list(each.satisfied),
+                "states": list(each.told),
             }
             for each in experiment.conditions
         ],
@@ -254,8 +266,13 @@ def _junit(experiment: ExperimentReport) -> str:
         suite = ElementTree.SubElement(suites, "testsuite", name=clean(version))
         for each in experiment.conditions:
             case = ElementTree.SubElement(suite, "testcase", name=clean(each.words), classname=clean(version))
-            if not each.satisfied[index]:
-                say(case, "failure", "not satisfied", f"{each.metric} is {_value_of(experiment, each.metric, index)}")
+            state, value = each.told[index], f"{each.metric} is {_value_of(experiment, each.metric, index)}"
+            if state == "fail":
+                say(case, "failure", "not satisfied", value)
+            elif state == "inconclusive":
+                say(case, "skipped", "inconclusive: too few samples", value)
+            elif state != "pass":
+                say(case, "error", state, value)
     for run in experiment.runs:
         suites.extend(junit.suites(run))
     return finish(suites)
@@ -263,6 +280,10 @@ def _junit(experiment: ExperimentReport) -> str:
 
 def _value_of(experiment: ExperimentReport, metric: str, index: int) -> str:
     return next((_figure(each.values[index]) for each in experiment.metrics if each.name == metric), "unavailable")
+
+
+def _cell(state: str) -> str:
+    return {"pass": "yes", "fail": "no"}.get(state, state)
 
 
 def _best(experiment: ExperimentReport, metric: Metric) -> str:

@@ -57,8 +57,9 @@ def test_aggregates_of_samples() -> None:
     assert aggregate(seen, parse("grpc/latency/min")) == 2
     assert aggregate(seen, parse("grpc/latency/max")) == 20
     assert aggregate(seen, parse("grpc/latency/count")) == 10
-    # Iter8's library interpolates p78.3 to 15; a rank of the sample itself is what an HdrHistogram tells too
-    assert aggregate(seen, parse("grpc/latency/p78.3")) == 16
+    assert aggregate(seen, parse("grpc/latency/p78.3")) == 15
+    assert aggregate(seen, parse("grpc/latency/p80")) == 16
+    assert aggregate(seen, parse("grpc/latency/p100")) == 20
 
 
 def test_the_last_value_of_a_gauge_counts() -> None:

@@ -452,3 +452,18 @@ def test_it_is_told_when_our_own_connections_were_too_few(bench: Bench) -> None:
     slow = Series("http", "v1", ok=100, metrics={"latency": spread(*[90.0] * 100), "queue": spread(*[60.0] * 100)})
     result = go(bench.run(LOAD, engine=answering(slow)))
     assert "requests waited for a connection, the 99th percentile 60 ms: give more of them" in result.tasks[0].message
+
+
+def test_reports_tell_what_is_broken_from_what_is_not_known(bench: Bench) -> None:
+    from headgate.experiment_report import rendered
+
+    few = Series("http", "v2", ok=50, metrics={"latency": spread(*[1.0] * 50)})
+    result = assessed(bench, "{SLOs: {upper: {http/latency-p99: 5}}}", FAST, few)
+    text = rendered(result, "text")
+    assert "http/latency-p99 (msec) <= 5 | no | inconclusive" in text
+    made = json.loads(rendered(result, "json"))
+    assert (made["result"], made["slos"][0]["states"]) == ("FAIL", ["fail", "inconclusive"])
+    junit = rendered(result, "junit")
+    assert 'skipped message="inconclusive: too few samples"' in junit
+    unclear = assessed(bench, "{SLOs: {upper: {http/latency-p99: 5}}}", few)
+    assert json.loads(rendered(unclear, "json"))["result"] == "INCONCLUSIVE"
