@@ -7,6 +7,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Literal, TypeVar
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -14,7 +15,9 @@ Labels = tuple[tuple[str, str], ...]
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}\Z")
+_ENDINGS = ("_total", "_bucket", "_sum", "_count", "_created", "_info")
+_MOST_LABELS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,25 @@ class Histogram(Instrument):
         return Family(prefix + self.name, self.kind, self.help or self.name.replace("_", " "), tuple(samples))
 
 
+def _check(made: Instrument) -> None:
+    """ValueError tells what Prometheus would not take, and what it would."""
+    if not _NAME.match(made.name) or made.name.endswith(_ENDINGS):
+        raise ValueError(
+            f"{made.name!r} cannot be the name of a metric: use [a-z][a-z0-9_]*, at most 100, and none of the endings "
+            + ", ".join(_ENDINGS)
+        )
+    wrong = [one for one in made.labels if not _NAME.match(one) or (one == "le" and isinstance(made, Histogram))]
+    if wrong or len(set(made.labels)) != len(made.labels) or len(made.labels) > _MOST_LABELS:
+        raise ValueError(
+            f"{made.name} cannot have the labels {list(made.labels)}: use [a-z][a-z0-9_]*, each once, at most "
+            f"{_MOST_LABELS}; le is taken in histograms"
+        )
+    if isinstance(made, Histogram):
+        bounds = made.buckets
+        if not bounds or not all(map(isfinite, bounds)) or len(set(bounds)) != len(bounds) or len(bounds) > 100:
+            raise ValueError(f"{made.name} cannot have the buckets {list(bounds)[:5]}: 1 to 100 finite ones, each once")
+
+
 _Instrument = TypeVar("_Instrument", bound=Instrument)
 
 
@@ -193,8 +215,7 @@ class Instruments:
         with self._lock:
             there = self._by_name.get(made.name)
             if there is None:
-                if not _NAME.match(made.name) or made.name.endswith("_total"):
-                    raise ValueError(f"{made.name!r} cannot be the name of a metric: [a-z][a-z0-9_]*, without _total")
+                _check(made)
                 if len(self._by_name) >= self.limit:
                     raise ValueError(f"no room for the metric {made.name!r}: there are {self.limit}")
                 self._by_name[made.name] = made

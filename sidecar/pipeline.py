@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from sidecar.chain import Chain, told
 from sidecar.health import Fault, Health, Suspension, families
 from sidecar.host import Host
-from sidecar.instruments import Family, Instruments
+from sidecar.instruments import Family, Instruments, Sample
 from sidecar.plugin import Buffered, Entry, HeadersOnly, HttpContext, Level, Log, Need, Plugin, Streamed
 from sidecar.shared import SharedData
 from sidecar.watch import WATCH
@@ -154,7 +154,9 @@ class Pipeline:
             for one in self.plugins
             for family in one.plugin.metrics.families(f"headgate_plugin_{metric_word(one.name)}_")
         )
-        return (*families(tuple(one.health for one in self.plugins), now), *own) if self.plugins else ()
+        dropped = tuple(Sample("_total", (("plugin", one.name),), one.plugin.metrics.dropped) for one in self.plugins)
+        lost = Family("headgate_plugin_dropped_series", "counter", "Series that a plugin had no room for.", dropped)
+        return (*families(tuple(one.health for one in self.plugins), now), lost, *own) if self.plugins else ()
 
 
 def metric_word(name: str) -> str:

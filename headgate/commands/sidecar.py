@@ -55,6 +55,13 @@ class _Log:
     show_default=True,
     help="With --stream: how many of the last requests /requests shows.",
 )
+@click.option(
+    "--plugin-figures",
+    "figures",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Tell what plugins inside Envoy count: the folder that Envoy's HEADGATE_PLUGIN_FIGURES names.",
+)
 @click.option("--proxy", metavar="URL", help="No Envoy: be a reverse proxy in front of this model server.")
 @click.option("--proxy-config", type=click.Path(path_type=Path), help="YAML file of the proxy, see docs/plugins.md.")
 @click.option("--proxy-listen", metavar="HOST:PORT", help="Where its clients connect.  [default: 127.0.0.1:8080]")
@@ -69,6 +76,7 @@ def sidecar(
     forget_after: float,
     stream: str | None,
     keep: int,
+    figures: Path | None,
     proxy: str | None,
     proxy_config: Path | None,
     proxy_listen: str | None,
@@ -90,6 +98,8 @@ def sidecar(
     if asked:
         if click.get_current_context().get_parameter_source("envoy") is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError("--envoy reads an Envoy, --proxy does without one: give one of them")
+        if figures is not None:
+            raise click.UsageError("--plugin-figures are of plugins inside an Envoy, --proxy tells those of its own")
         if stream is not None:
             raise click.UsageError("--stream takes what an Envoy tells, --proxy does without one: give one of them")
         config = sidecar_proxy.configuration(asked)
@@ -120,13 +130,21 @@ def sidecar(
 
     try:
         if stream_at is None:
-            asyncio.run(serve(where, host, port, interval=interval, grace=forget_after, started=started))
+            asyncio.run(
+                serve(where, host, port, interval=interval, grace=forget_after, plugins=figures, started=started)
+            )
         else:
             from sidecar.stream import process
 
-            at = (host, port)
             asyncio.run(
-                process.serve(where, at, stream_at, interval=interval, grace=forget_after, kept=keep, started=started)
+                process.serve(
+                    *(where, (host, port), stream_at),
+                    interval=interval,
+                    grace=forget_after,
+                    kept=keep,
+                    plugins=figures,
+                    started=started,
+                )
             )
     except CannotListen as error:
         option = "--listen" if stream_at is None else "--listen or --stream"

@@ -6,12 +6,14 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from aiohttp import web
 
 from sidecar.metrics.admin import Address, Admin
 from sidecar.metrics.follow import Follower
 from sidecar.metrics.pages import application
+from sidecar.metrics.plugin_files import PluginFiles
 
 
 class CannotListen(Exception):
@@ -25,14 +27,19 @@ async def serve(
     *,
     interval: float = 1.0,
     grace: float = 300.0,
+    plugins: Path | None = None,
     stop: asyncio.Event | None = None,
     started: Callable[[int], None] = lambda port: None,
 ) -> None:
-    """Run until `stop` is set or a signal comes. `started` gets the port, which is free choice when 0 was asked for."""
+    """Run until `stop` is set or a signal comes. `started` gets the port, which is free choice when 0 was asked for.
+
+    `plugins` is the folder where those inside Envoy leave their metrics.
+    """
     stop = stop or on_signals()
     async with Admin(envoy) as admin:
         follower = Follower(admin, interval=interval, grace=grace)
-        async with serving(application(follower), host, port) as actual:
+        more = None if plugins is None else PluginFiles(plugins)
+        async with serving(application(follower, more), host, port) as actual:
             started(actual)
             following = asyncio.create_task(follower.run())
             stopped = asyncio.create_task(stop.wait())

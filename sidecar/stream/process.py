@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sidecar.instruments import Family
@@ -11,6 +12,7 @@ from sidecar.metrics.admin import Address, Admin
 from sidecar.metrics.exemplars import ByKey
 from sidecar.metrics.follow import Follower
 from sidecar.metrics.pages import More, application
+from sidecar.metrics.plugin_files import PluginFiles
 from sidecar.metrics.process import CannotListen, on_signals, serving
 from sidecar.stream.examples import exemplars
 from sidecar.stream.figures import families, llm
@@ -26,11 +28,11 @@ Started = Callable[[int, int], None]
 class _Told(More):
     """What the stream adds to the pages."""
 
-    def __init__(self, receiver: Receiver, losses: Losses) -> None:
-        self._receiver, self._losses = receiver, losses
+    def __init__(self, receiver: Receiver, losses: Losses, also: More) -> None:
+        self._receiver, self._losses, self._also = receiver, losses, also
 
     def families(self) -> tuple[Family, ...]:
-        return families(self._receiver, self._losses)
+        return (*families(self._receiver, self._losses), *self._also.families())
 
     def exemplars(self) -> ByKey:
         return exemplars(self._receiver.requests)
@@ -47,6 +49,7 @@ async def serve(
     interval: float = 1.0,
     grace: float = 300.0,
     kept: int = KEPT,
+    plugins: Path | None = None,
     stop: asyncio.Event | None = None,
     started: Started = lambda pages, stream: None,
 ) -> None:
@@ -57,7 +60,7 @@ async def serve(
         requests = Requests(kept)
         receiver = Receiver(requests)
         losses = Losses(admin, lambda: requests.entries + requests.refused.total() - requests.refused["metadata"])
-        pages = application(follower, _Told(receiver, losses))
+        pages = application(follower, _Told(receiver, losses, More() if plugins is None else PluginFiles(plugins)))
         add_pages(pages, requests)
         server = await _listen(receiver, *stream_at)
         try:

@@ -73,11 +73,11 @@ class Way:
         await self._rig.applied(MODEL)
 
     @asynccontextmanager
-    async def sidecar(self) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    async def sidecar(self, *more: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
         """The process, once Envoy is connected to it, and the URL of its pages."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "headgate", "sidecar", "--envoy", f"http://127.0.0.1:{self.envoy.admin_port}"),
-            *("--listen", "127.0.0.1:0", "--stream", f"127.0.0.1:{self.port}"),
+            *("--listen", "127.0.0.1:0", "--stream", f"127.0.0.1:{self.port}", *more),
             stderr=asyncio.subprocess.PIPE,
         )
         assert process.stderr is not None

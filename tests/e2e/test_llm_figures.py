@@ -20,6 +20,7 @@ from headgate.config import Config
 from sidecar.ext_proc.application import Application, ExtProcSpec
 from sidecar.ext_proc.server import Server
 from sidecar.native.build import NativeError, build
+from sidecar.plugin_figures import FOLDER
 from xds.ir import Backend, Endpoint, Match, ModelPlan, Protocol, Route, Target
 
 MODEL = "default/iris"
@@ -35,7 +36,7 @@ def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
             environment = build(cache=tmp_path).environment
         except NativeError as error:
             pytest.skip(f"NOT TESTED, plugins inside Envoy: {error}")
-        for name, value in environment.items():
+        for name, value in {**environment, FOLDER: str(tmp_path / "figures")}.items():
             monkeypatch.setenv(name, value)
     return str(request.param)
 
@@ -100,7 +101,7 @@ def test_tokens_are_told_on_every_page(rig: Any, host: str, tmp_path: Path) -> N
             rig.apply(plan(port))
             way.envoy = await rig.envoy(sidecar=("127.0.0.1", way.port))
             await rig.applied(MODEL)
-            async with way.sidecar() as (_, url):
+            async with way.sidecar("--plugin-figures", str(tmp_path / "figures")) as (_, url):
                 told, usages = Counter[str](), Counter[str]()
 
                 async def ask(session: aiohttp.ClientSession, usage: bool) -> None:
@@ -141,8 +142,18 @@ def test_tokens_are_told_on_every_page(rig: Any, host: str, tmp_path: Path) -> N
                     assert first["count"] == count
                     assert WAIT * 0.5 <= first["p50"] <= first["p99"]
                 await tailed(url)
+                if host == "embedded":
+                    await until(lambda: plugins_say(url, told), "the plugin's own metrics have come")
 
     rig(body)
+
+
+async def plugins_say(url: str, told: Counter[str]) -> bool:
+    """What the plugin inside Envoy counts by itself comes a second later, by its file."""
+    found, name = await metrics(url), "headgate_plugin_tokens_tokens_total"
+    return {version: found.get((name, (("direction", "out"), ("version", version)))) for version in told} == {
+        version: WORDS * count for version, count in told.items()
+    }
 
 
 async def tailed(url: str) -> None:

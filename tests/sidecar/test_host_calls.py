@@ -153,10 +153,26 @@ def test_series_are_bounded_and_the_dropped_counted() -> None:
     assert metrics.dropped == 7
 
 
-@pytest.mark.parametrize("name", ["", "A", "a-b", "a_total", "1a"])
+@pytest.mark.parametrize("name", ["", "A", "a-b", "a_total", "1a", "a\n", "a_bucket", "a_count", "x" * 101])
 def test_a_name_that_prometheus_would_not_take_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot be the name of a metric"):
         Instruments().counter(name)
+
+
+@pytest.mark.parametrize(
+    "labels", [["a-b"], ["__name__"], ["A"], ["a", "a"], [""], [f"l{number}" for number in range(17)]]
+)
+def test_labels_that_prometheus_would_not_take_are_refused(labels: list[str]) -> None:
+    with pytest.raises(ValueError, match="cannot have the labels"):
+        Instruments().counter("asked", labels=labels)
+
+
+def test_a_histogram_has_buckets_and_keeps_its_own_label() -> None:
+    for buckets in ((), (1, 1), (float("nan"),), (1, float("inf")), range(101)):
+        with pytest.raises(ValueError, match="cannot have the buckets"):
+            Instruments().histogram("seconds", buckets=tuple(buckets))
+    with pytest.raises(ValueError, match="le is taken"):
+        Instruments().histogram("seconds", labels=["le"])
 
 
 def test_one_name_is_one_metric() -> None:
