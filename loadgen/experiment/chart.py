@@ -62,7 +62,7 @@ def tasks(raw: Mapping[str, Any]) -> tuple[tuple[Asked, ...], tuple[Complaint, .
     problems: list[Complaint] = [] if names else [(("tasks",), ".Values.tasks is empty", "name one task at least")]
     found: list[Asked] = []
     for index, name in enumerate(names):
-        if name not in KINDS:
+        if not isinstance(name, str) or name not in KINDS:
             near = nearest(str(name), list(KINDS))
             hint = f"did you mean {near!r}?" if near else f"known: {', '.join(KINDS)}"
             problems.append((("tasks", index), f"unknown task: {shown(name)}", hint))
@@ -105,5 +105,6 @@ def _configured(raw: Any) -> Iterator[tuple[str, tuple[str, str, str, tuple[str,
     for short, one in raw.items() if isinstance(raw, Mapping) else ():
         if isinstance(one, Mapping):
             low = {str(key).lower(): value for key, value in one.items()}
-            conditions = tuple(str(each) for each in low.get("conditions") or ())
+            given = low.get("conditions")
+            conditions = tuple(str(each) for each in given) if isinstance(given, list) else ()
             yield short, (str(low.get("group", "")), str(low.get("version", "")), str(low.get("resource")), conditions)

@@ -134,12 +134,13 @@ def _from_values(raw: dict[str, Any], found: _Found, folder: Path, name: str) ->
     cron = str(raw.get("cronjobSchedule", "")) if raw.get("runner") == "cronjob" else ""
     if cron and (complaint := cron_complaint(cron)):
         found.add(("cronjobSchedule",), complaint, "write for example */15 * * * *")
+    given = _metadata({"namespace": raw.get("namespace")}, found)
     tasks = _tasks([(one.place, one.task) for one in asked], found, bare=True)
     if not tasks:
         return None
     return Experiment(
         _name_of(name),
-        str(raw.get("namespace", "default")),
+        given.get("namespace", "default"),
         tasks,
         found.where,
         folder,
@@ -270,8 +271,8 @@ def _kind_of(raw: Mapping[str, Any], place: Place, found: _Found) -> str | None:
         what = "invalid task found without a task name or a run command"
         found.add(place, what, f"write task: and one of {', '.join(KINDS)}; or run: and a script")
         return None
-    if name in KINDS:
-        return str(name)
+    if isinstance(name, str) and name in KINDS:
+        return name
     new = _OLD_NAMES.get(str(name))
     near = nearest(str(name), list(KINDS)) if isinstance(name, str) else None
     if new:
@@ -280,7 +281,7 @@ def _kind_of(raw: Mapping[str, Any], place: Place, found: _Found) -> str | None:
         hint = "headgate has no A/B/n store; custommetrics asks Prometheus or any other database"
     else:
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(KINDS)}"
-    found.add((*place, "task"), f"unknown task: {name}", hint)
+    found.add((*place, "task"), f"unknown task: {name if isinstance(name, str) else shown(name)}", hint)
     return None
 
 

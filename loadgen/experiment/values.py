@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from loadgen.experiment.metric import MetricFault, built_in, normal
 from loadgen.plan import MAX_DURATION
@@ -65,7 +66,16 @@ def _plain(value: object) -> str:
 def _texts(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise fault(f"must be a mapping of names to texts, not {shown(value)}", "write name: value")
-    return {str(name): _plain(each) for name, each in value.items()}
+    found: dict[str, str] = {}
+    wrong: list[InitErrorDetails] = []
+    for name, each in value.items():
+        try:
+            found[str(name)] = _plain(each)
+        except PydanticCustomError as error:
+            wrong.append(InitErrorDetails(type=error, loc=(str(name),), input=None))
+    if wrong:
+        raise ValidationError.from_exception_data("texts", wrong)
+    return found
 
 
 def _headers(value: object) -> dict[str, str]:

@@ -83,6 +83,7 @@ def printf(form: str, *values: object) -> str:
         value = left.pop(0)
         text = _verb(kind, value, flags or "", precision)
         if width:
+            _bounded(int(width))
             pad = "0" if "0" in (flags or "") and "-" not in (flags or "") else " "
             text = text.ljust(int(width)) if "-" in (flags or "") else text.rjust(int(width), pad)
         return text
@@ -222,7 +223,22 @@ def _overwritten(under: Mapping[str, Any], *over: Mapping[str, Any]) -> dict[str
     return made
 
 
+def _bounded(number: int) -> int:
+    if abs(number) > MAX_REPEAT:
+        raise Misuse(f"{number} is too much: at most {MAX_REPEAT:,}")
+    return number
+
+
+def _range(*bounds: int) -> list[int]:
+    made = range(*bounds)
+    if len(made) > MAX_REPEAT:
+        raise Misuse(f"more than {MAX_REPEAT:,} numbers")
+    return list(made)
+
+
 def _indent(width: int, text: str) -> str:
+    if _bounded(width) * (text.count("\n") + 1) > MAX_REPEAT:
+        raise Misuse(f"more than {MAX_REPEAT:,} characters")
     pad = " " * width
     return pad + text.replace("\n", "\n" + pad)
 
@@ -234,9 +250,7 @@ def _repeat(count: int, text: str) -> str:
 
 
 def _until(count: int) -> list[int]:
-    if abs(count) > MAX_REPEAT:
-        raise Misuse(f"more than {MAX_REPEAT:,} numbers")
-    return list(range(count)) if count >= 0 else list(range(0, count, -1))
+    return _range(0, count, 1 if count >= 0 else -1)
 
 
 def _to_yaml(value: object) -> str:
@@ -441,8 +455,8 @@ _NUMBERS: dict[str, Callable[..., object]] = {
     "float64": lambda value: float(_number(value)),
     "atoi": _whole,
     "until": _until,
-    "untilStep": lambda start, end, step: list(range(start, end, step)),
-    "seq": lambda *bounds: " ".join(str(each) for each in range(bounds[0] if len(bounds) > 1 else 1, bounds[-1] + 1)),
+    "untilStep": _range,
+    "seq": lambda *bounds: " ".join(map(str, _range(bounds[0] if len(bounds) > 1 else 1, bounds[-1] + 1))),
 }
 _COLLECTIONS: dict[str, Callable[..., object]] = {
     "list": lambda *values: list(values),

@@ -1,8 +1,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from loadgen.experiment.read import Read, read
+from loadgen.experiment.spec import KINDS
 from loadgen.experiment.tasks.http_settings import HttpSettings
 from loadgen.experiment.tasks.settings import AssessSettings, ReadySettings
 
@@ -175,6 +179,14 @@ spec:
         ("spec: {loops: 0, tasks: [{run: x}]}", "at least 1"),
         ("apiVersion: v1\nkind: Pod\nspec: [{run: x}]", "kind 'Pod' is not an experiment"),
         ("tasks: []", ".Values.tasks is empty"),
+        ("tasks: [{a: 1}]", "unknown task: a mapping"),
+        ("spec: [{task: [1]}]", "unknown task: a list"),
+        ("tasks: [http]\nhttp: {url: 'http://x/'}\nnamespace: [1]", "a list is not a valid name"),
+        (
+            "spec: [{task: http, with: {url: 'http://x/', headers: {a: [1]}}}]",
+            "with.headers.a: must be text, not a list",
+        ),
+        ("tasks: [ready]\nready: {x: y}\nresourceTypes: {x: {Group: a, conditions: 3}}", "version"),
         ("tasks: [htpp]", "unknown task: 'htpp' (did you mean 'http'?)"),
         ("tasks: [ready]\nready: {pod: x}", "no type definition for: pod"),
     ],
@@ -197,3 +209,58 @@ def test_a_metric_of_another_endpoint_is_told_with_its_right_name() -> None:
         "- task: assess\n  with: {SLOs: {upper: [{metric: http-got/error-rate, limit: 0}]}}\n"
     )
     assert "did you mean 'http-get/error-rate'?" in complaints(text)[0]
+
+
+WORDS = [
+    *("spec", "metadata", "name", "namespace", "task", "run", "if", "with", "tasks", "http", "grpc", "assess", "ready"),
+    *(
+        "url",
+        "endpoints",
+        "SLOs",
+        "upper",
+        "metric",
+        "limit",
+        "duration",
+        "http://x/",
+        "http/latency-p99",
+        "p101",
+        "1s",
+    ),
+    *("percentiles", "errorRanges", "lower", "rewards", "max", "rules", "loops", "every", "cron", "kind", "deploy"),
+    *(
+        "custommetrics",
+        "templates",
+        "route",
+        "weights",
+        "model",
+        "compare",
+        "primary",
+        "NoFailure()",
+        "",
+        "host:1",
+        "a.B/C",
+    ),
+]
+scalars = st.one_of(st.sampled_from(WORDS), st.integers(-2, 200), st.booleans(), st.none(), st.floats(allow_nan=True))
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)),
+    max_leaves=20,
+)
+
+
+@given(values)
+@settings(max_examples=400, deadline=None)
+def test_whatever_a_file_holds_it_is_read_or_complained_of(raw: object) -> None:
+    found = parsed(yaml.safe_dump(raw))
+    assert (found.experiment is None) == any(one.severity == "error" for one in found.problems)
+
+
+task_names = st.sampled_from([*KINDS, "run", "nothing"])
+
+
+@given(st.lists(st.tuples(task_names, st.dictionaries(st.sampled_from(WORDS), values, max_size=5)), max_size=3))
+@settings(max_examples=300, deadline=None)
+def test_whatever_parameters_a_task_has(tasks: list[tuple[str, dict[str, object]]]) -> None:
+    found = parsed(yaml.safe_dump({"spec": [{"task": name, "with": given} for name, given in tasks]}))
+    assert (found.experiment is None) == any(one.severity == "error" for one in found.problems)
