@@ -1,6 +1,6 @@
 """Go's text/template with the functions of sprig that templates for experiments use: text and data in, text out.
 
-`parse.py` makes a tree of the text, `render.py` walks it, `functions.py` holds what can be called. No file, socket or
+`parse.py` makes a tree of the text, `render.py` walks it, `vocabulary.py` lists what can be called. No file, socket or
 environment variable can be reached from a template.
 """
 

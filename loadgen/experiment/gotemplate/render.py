@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from loadgen.experiment.gotemplate.fault import TemplateFault
-from loadgen.experiment.gotemplate.functions import FUNCTIONS, Misuse, printed, truth
 from loadgen.experiment.gotemplate.parse import (
     MAX_DEPTH,
     Action,
@@ -23,6 +22,8 @@ from loadgen.experiment.gotemplate.parse import (
     Variable,
     parse,
 )
+from loadgen.experiment.gotemplate.values import Misuse, printed, truth
+from loadgen.experiment.gotemplate.vocabulary import FUNCTIONS
 
 MAX_OUTPUT = 4 * 1024 * 1024
 """Characters; a template cannot fill the memory."""
