@@ -19,6 +19,7 @@ class TouchHeaders(HttpContext["HeaderPlugin"]):
 
 class HeaderPlugin(Plugin):
     context = TouchHeaders
+    properties = ()
 
 
 class TouchBody(HttpContext["BodyPlugin"]):
@@ -31,4 +32,5 @@ class TouchBody(HttpContext["BodyPlugin"]):
 
 class BodyPlugin(Plugin):
     context = TouchBody
+    properties = ()
     request_body = Buffered(1 << 20)

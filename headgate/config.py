@@ -212,6 +212,9 @@ class Plugin(Part):
         )
 
 
+PluginProperty = Literal["route", "cluster", "model", "namespace", "version", "source_address", "protocol"]
+
+
 class PluginHost(StrEnum):
     """Where plugins run. `auto`: inside Envoy if this machine can build what that takes, else beside it."""
 
@@ -230,6 +233,7 @@ class Plugins(Part):
     calls: StringMap | None = None
     address: Annotated[Text, AfterValidator(_plugin_address)] | None = None
     timeout: PositiveDuration | None = None
+    properties: tuple[PluginProperty, ...] | None = None
 
     @property
     def fallback(self) -> str:
@@ -252,6 +256,7 @@ class Plugins(Part):
             calls=self.calls or (),
             address=self.address or PLUGIN_SOCKET,
             timeout=self.timeout or PLUGIN_TIMEOUT,
+            properties=self.properties,
         )
 
 
@@ -449,7 +454,7 @@ def _odd_resource_types(raw: Any) -> Iterator[Broken]:
 
 _FOR_HOST = {
     PluginHost.EMBEDDED.value: ("folder", "reload", "calls"),
-    PluginHost.EXT_PROC.value: ("address", "timeout"),
+    PluginHost.EXT_PROC.value: ("address", "timeout", "properties"),
 }
 
 

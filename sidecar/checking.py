@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sidecar.plugin import Buffered, HeadersOnly, HttpContext, Plugin, Streamed
+from sidecar.plugin import PROPERTIES, Buffered, HeadersOnly, HttpContext, Plugin, Streamed
 
 _CONTEXT_HOOKS = tuple(name for name in vars(HttpContext) if name.startswith("on_"))
 _ROOT_HOOKS = tuple(name for name in vars(Plugin) if name.startswith("on_") and callable(getattr(Plugin, name)))
@@ -32,6 +32,10 @@ def check(plugin: type[Plugin]) -> list[str]:
         value = getattr(plugin, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > least:
             problems.append(f"{plugin.__name__}.{name} is {value!r}, not a number of seconds")
+    properties: Any = plugin.properties
+    if not isinstance(properties, tuple) or not set(properties) <= set(PROPERTIES):
+        known = ", ".join(PROPERTIES)
+        problems.append(f"{plugin.__name__}.properties is {properties!r}, not a tuple of some of {known}")
     policy: Any = plugin.on_failure
     if policy not in ("open", "closed"):
         problems.append(f"{plugin.__name__}.on_failure is {plugin.on_failure!r}, not 'open' or 'closed'")

@@ -123,6 +123,7 @@ class Pipeline:
         self.loggers = tuple(one for one in self.plugins if one.logs)
         self.request_need = _together(one.request.need for one in self.request if one.request.body)
         self.response_need = _together(one.response.need for one in self.response if one.response.body)
+        self.properties = frozenset(name for one in self.plugins for name in one.plugin.properties)
         self.wants_request_trailers = any(one.request.trailers for one in self.request)
         self.wants_response_trailers = any(one.response.trailers for one in self.response)
 

@@ -120,6 +120,10 @@ class Streamed:
     limit: int = 1 << 20
 
 
+PROPERTIES: Final = (
+    *("route", "cluster", "model", "namespace", "version"),
+    *("source_address", "protocol", "request_time"),
+)
 Need = HeadersOnly | Buffered | Streamed
 HEADERS: Final = HeadersOnly()
 STREAMED: Final = Streamed()
@@ -219,6 +223,7 @@ class Plugin:
     name: ClassVar[str] = ""  # in metrics and messages; by default the class's, the configuration can give another
     request_body: ClassVar[Need] = HEADERS
     response_body: ClassVar[Need] = HEADERS
+    properties: ClassVar[tuple[str, ...]] = PROPERTIES  # that it asks for; to name them spares Envoy telling the others
     on_failure: ClassVar[Literal["open", "closed"]] = "open"
     budget: ClassVar[float] = 0.05  # seconds a hook may take; then it is cut off
     patience: ClassVar[float] = 5.0  # seconds a message may be paused
@@ -304,6 +309,9 @@ class HttpContext(Generic[Root]):
     def get_property(self, name: str) -> Value:
         """What the host knows: "route", "cluster", "model", "namespace", "version", "source_address" (without
         its port), "protocol", "request_time" (seconds since 1970). None when it does not."""
+        properties = self.root.properties
+        if properties is not PROPERTIES and name not in properties:
+            raise ValueError(f"property {name!r} is not among the plugin's `properties`")
         return self._chain.host.property(name)
 
     def now(self) -> float:

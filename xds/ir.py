@@ -193,7 +193,8 @@ class Plugin:
 class Plugins:
     """What a gateway's Envoys can run, in the order in which requests pass; or, of that, what runs for one model.
 
-    `folder`, `reload` and `calls` (pairs of origin and cluster) are for EMBEDDED, `address` and `timeout` for EXT_PROC.
+    `folder`, `reload` and `calls` (pairs of origin and cluster) are for EMBEDDED; `address`, `timeout` and `properties`
+    (of requests that Envoy tells; None for all) for EXT_PROC.
     """
 
     host: PluginHost
@@ -203,6 +204,7 @@ class Plugins:
     calls: Headers = ()
     address: str = ""
     timeout: float = 0.2
+    properties: tuple[str, ...] | None = None
 
     @property
     def silent(self) -> Plugins:

@@ -72,7 +72,12 @@ of its name and this list."""
 
 MODULE = "headgate_python"
 _LONGEST = 10.0  # seconds that a plugin may ask Envoy to wait
-_ATTRIBUTES = ["xds.route_name", "xds.cluster_name", "source.address", "request.protocol"]
+_ATTRIBUTES = {  # by the names that plugins know
+    "xds.route_name": ("route",),
+    "xds.cluster_name": ("cluster", "model", "namespace", "version"),
+    "source.address": ("source_address",),
+    "request.protocol": ("protocol",),
+}
 _ROOM = 100_000  # each request keeps a stream: their number alone must not make Envoy go on without plugins
 
 
@@ -184,10 +189,15 @@ def _processor(plugins: ir.Plugins, cluster: str = "") -> ExternalProcessor:
         allow_mode_override=True,
         message_timeout=seconds(plugins.timeout),
         max_message_timeout=seconds(_LONGEST),
-        request_attributes=[] if cluster else _ATTRIBUTES,
+        request_attributes=[] if cluster else _attributes(plugins.properties),
         mutation_rules=HeaderMutationRules(allow_all_routing=True, allow_envoy=True),
         metadata_options=MetadataOptions(receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=["headgate"])),
     )
+
+
+def _attributes(properties: tuple[str, ...] | None) -> list[str]:
+    """Envoy takes time to tell each of them."""
+    return [one for one, names in _ATTRIBUTES.items() if properties is None or not set(names).isdisjoint(properties)]
 
 
 def _processor_for(plugins: ir.Plugins) -> ExtProcPerRoute:

@@ -8,7 +8,7 @@ from typing import Any
 from sidecar.ext_proc import wire
 from sidecar.ext_proc.application import ExtProcSpec
 from sidecar.ext_proc.choice import REQUEST, RESPONSE, body_mode
-from sidecar.ext_proc.host import ATTRIBUTES
+from sidecar.ext_proc.host import ATTRIBUTES, LOGGED
 from sidecar.pipeline import Pipeline
 
 _FILTER = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
@@ -26,6 +26,14 @@ def processing_mode(pipeline: Pipeline) -> dict[str, str]:
         "request_trailer_mode": "SEND" if pipeline.wants_request_trailers else "SKIP",
         "response_trailer_mode": "SEND" if pipeline.wants_response_trailers else "SKIP",
     }
+
+
+def attributes(pipeline: Pipeline) -> list[str]:
+    """What Envoy has to tell of each request: it takes time, so no more than a plugin asks for."""
+    wanted = set(pipeline.properties) | (set(LOGGED) if pipeline.loggers else set())
+    if wanted & {"model", "namespace", "version"}:
+        wanted.add("cluster")
+    return [attribute for name, attribute in ATTRIBUTES.items() if name in wanted]
 
 
 def http_filter(
@@ -48,7 +56,7 @@ def http_filter(
         "processing_mode": processing_mode(pipeline),
         "message_timeout": f"{message_timeout:.3f}s",
         "max_message_timeout": f"{longest:.3f}s",
-        "request_attributes": list(ATTRIBUTES.values()),
+        "request_attributes": attributes(pipeline),
         # Plugins may change what routes are chosen by.
         "mutation_rules": {"allow_all_routing": True, "allow_envoy": True},
         "metadata_options": {"receiving_namespaces": {"untyped": list(metadata)}},

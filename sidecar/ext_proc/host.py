@@ -38,6 +38,7 @@ ATTRIBUTES: Final = {
     "source_address": "source.address",
     "protocol": "request.protocol",
 }
+LOGGED: Final = ("route", "cluster", "source_address")  # go into the entry of a log
 _GRACE = 0.5  # seconds that Envoy waits longer than a plugin may pause
 _NO_LENGTH: Final[wire.Changes] = (("content-length", ()),)
 _log = logging.getLogger("headgate.plugins")
@@ -387,7 +388,7 @@ class Exchange(Host):
             "authority": seen.get(":authority"),
             "status": int(status) if status.isdecimal() else 0,
             "duration": time.time() - self._since,
-            **{name: self.property(name) for name in ("route", "cluster", "source_address")},
+            **{name: self.property(name) for name in LOGGED},
         }
 
 

@@ -76,6 +76,7 @@ class Caching(HttpContext["Cache"]):
 class Cache(Plugin):
     name = "cache"
     context = Caching
+    properties = ("namespace", "model", "version")
     request_body = Buffered(1 << 20)
     response_body = Buffered(1 << 20)
     config_model = Config

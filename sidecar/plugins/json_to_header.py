@@ -41,6 +41,7 @@ class Lifting(HttpContext["JsonToHeader"]):
 class JsonToHeader(Plugin):
     name = "json-to-header"
     context = Lifting
+    properties = ()
     request_body = Buffered(8 << 20)
     config_model = Config
 

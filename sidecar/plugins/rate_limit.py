@@ -33,6 +33,7 @@ class Limiting(HttpContext["RateLimit"]):
 class RateLimit(Plugin):
     name = "rate-limit"
     context = Limiting
+    properties = ("source_address",)
     config_model = Config
 
     def on_configure(self, config: Config) -> None:

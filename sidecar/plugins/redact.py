@@ -50,6 +50,7 @@ class Config(BaseModel):
 
 class Redact(Plugin):
     name = "redact"
+    properties = ()
     config_model = Config
 
     def on_configure(self, config: Config) -> None:

@@ -63,6 +63,7 @@ class Watching(HttpContext["Shadow"]):
 class Shadow(Plugin):
     name = "shadow"
     context = Watching
+    properties = ("version",)
     response_body = Buffered(1 << 20)
     config_model = Config
 

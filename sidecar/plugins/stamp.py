@@ -37,6 +37,7 @@ class Stamping(HttpContext["Stamp"]):
 class Stamp(Plugin):
     name = "stamp"
     context = Stamping
+    properties = ("version",)
     config_model = Config
 
     def on_configure(self, config: Config) -> None:

@@ -95,6 +95,7 @@ class Counting(HttpContext["Tokens"]):
 class Tokens(Plugin):
     name = "tokens"
     context = Counting
+    properties = ("version",)
     response_body = STREAMED
 
     def on_configure(self, config: object) -> None:

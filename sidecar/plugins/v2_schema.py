@@ -72,6 +72,7 @@ class Checking(HttpContext["V2Schema"]):
 class V2Schema(Plugin):
     name = "v2-schema"
     context = Checking
+    properties = ()
     request_body = Buffered(32 << 20)
     config_model = Config
 

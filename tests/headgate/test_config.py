@@ -215,7 +215,7 @@ def test_plugins_of_a_gateway_become_what_envoy_is_told(tmp_path: Path) -> None:
             - {name: greet, plugin: greet.py, config: {word: hi}, onFailure: closed, budget: 5ms, models: always}
             - {name: stamp, plugin: "sidecar.plugins.stamp:Stamp"}
         - name: edge
-          plugins: {host: ext-proc, address: "127.0.0.1:9000", timeout: 1s, chain: [{name: greet}]}
+          plugins: {host: ext-proc, address: "127.0.0.1:9000", timeout: 1s, properties: [], chain: [{name: greet}]}
         """,
     )
     embedded, beside = (gateway.as_ir().plugins for gateway in config.gateways)
@@ -228,7 +228,9 @@ def test_plugins_of_a_gateway_become_what_envoy_is_told(tmp_path: Path) -> None:
         calls=(("http://tokens:80", "tokens"),),
         address="unix:/run/headgate/plugins.sock",
     )
-    assert beside == ir.Plugins(ir.PluginHost.EXT_PROC, (ir.Plugin("greet"),), address="127.0.0.1:9000", timeout=1.0)
+    assert beside == ir.Plugins(
+        ir.PluginHost.EXT_PROC, (ir.Plugin("greet"),), address="127.0.0.1:9000", timeout=1.0, properties=()
+    )
 
 
 @pytest.mark.parametrize("why", ["", "there is no C compiler"])

@@ -231,6 +231,7 @@ class WrongRoot(Plugin):
     context = Wrong
     request_body = Streamed()
     budget = 0
+    properties = ("version", "colour")
     on_failure = "sometimes"  # type: ignore[assignment]
 
     def on_config(self, config: Any) -> None:
@@ -246,5 +247,7 @@ def test_the_check_finds_everything() -> None:
         "WrongRoot.request_body asks for the body, but Wrong has no on_request_body (bodies cost time: leave it out)",
         "Wrong.on_response_body is never called (set WrongRoot.response_body to Buffered() or STREAMED)",
         "WrongRoot.budget is 0, not a number of seconds",
+        "WrongRoot.properties is ('version', 'colour'), not a tuple of some of route, cluster, model, namespace,"
+        " version, source_address, protocol, request_time",
         "WrongRoot.on_failure is 'sometimes', not 'open' or 'closed'",
     ]

@@ -105,6 +105,20 @@ def test_a_cluster_has_the_plugins_of_backends_unless_others_share_it(host: str)
     assert "http_filters" not in json.dumps(clusters["shared"])
 
 
+@pytest.mark.parametrize(
+    ("properties", "asked"),
+    [
+        (None, ["xds.route_name", "xds.cluster_name", "source.address", "request.protocol"]),
+        (("version", "source_address"), ["xds.cluster_name", "source.address"]),
+        ((), []),
+    ],
+)
+def test_envoy_tells_no_more_than_plugins_ask_for(properties: tuple[str, ...] | None, asked: list[str]) -> None:
+    (listener,) = written(gateway(replace(EXT_PROC, properties=properties)), Type.LISTENER)["LISTENER"].values()
+    filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    assert filters[1]["typed_config"].get("request_attributes", []) == asked
+
+
 def test_listeners_and_routes_without_plugins_know_nothing_of_them() -> None:
     (listener,) = gateway(None)[Type.LISTENER].values()
     assert b"plugins" not in listener.body

@@ -6,13 +6,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from ext_proc_messages import ProcessingRequest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.ext_proc import wire
 from sidecar.ext_proc.application import PROCESS, Application, ExtProcSpec
+from sidecar.ext_proc.envoy import attributes
 from sidecar.ext_proc.header_map import WireHeaders
+from sidecar.ext_proc.host import ATTRIBUTES
 from sidecar.ext_proc.lean import LeanExchange
 from sidecar.headers import HeaderList
 from sidecar.pipeline import bind
@@ -189,3 +192,21 @@ def outcome(headers: Headers, what: str, arguments: list[str]) -> Any:
         return arguments[0] in headers if what == "in" else getattr(headers, what)(*arguments)
     except ValueError as error:
         return str(error)
+
+
+def test_envoy_tells_no_more_than_plugins_ask_for() -> None:
+    class Named(Plugin):
+        context = Obey
+        properties = ("model",)
+
+    class Silent(Plugin):
+        properties = ()
+
+        def on_tick(self) -> None: ...
+
+    assert attributes(bind(Silent())) == []
+    assert attributes(bind(Obedient())) == [*ATTRIBUTES.values()]
+    assert attributes(bind(Named(), Silent())) == [ATTRIBUTES[name] for name in ("route", "cluster", "source_address")]
+    context = Obey(Named())
+    with pytest.raises(ValueError, match="'route' is not among the plugin's `properties`"):
+        context.get_property("route")
