@@ -88,7 +88,7 @@ class ClusterAndFolder:
         if before.where != IN_CLUSTER:
             return await _in_a_file(before, make, limit, wait=wait)
         space, _, name = before.model.partition("/")
-        async with _Client(_choice(before.context)) as client:
+        async with _Client(_choice(before.context) or self._choice) as client:
             made = await rollouts.change(client, space, name, lambda raw: _decided(make(raw)), why=why)
             if wait:
                 await rollouts.applied(client, made, limit, lambda words: None)
@@ -143,8 +143,11 @@ def _reached(choice: Choice) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _choice(context: Mapping[str, str]) -> Choice:
+def _choice(context: Mapping[str, str]) -> Choice | None:
+    """None where it was noted on another machine, or in a Pod: then what was said on the command line."""
     file = context.get("kubeconfig")
+    if not context or (file and os.pathsep not in file and not Path(file).exists()):
+        return None
     return Choice(context.get("context"), Path(file) if file and os.pathsep not in file else None)
 
 

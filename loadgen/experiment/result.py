@@ -19,6 +19,8 @@ State = Literal["completed", "skipped", "failed", "tolerated", "interrupted"]
 Satisfied = Literal["pass", "fail", "inconclusive", "invalid", "no data"]
 
 _LAST = (UNKNOWN, UNATTRIBUTED)
+MOST_VALUES, MOST_LOADS = 10_000, 50
+"""What is kept of an experiment that goes on for months: values of a metric, and loads with all their figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,9 @@ class Insights:
             raise InsightsFault(f"inconsistent number for app versions; old ({len(self.versions)}); new ({len(names)})")
         return self
 
+    def loaded(self, load: LoadRun) -> Insights:
+        return replace(self, loads=(*self.loads, load)[-MOST_LOADS:])
+
 
 class InsightsFault(Exception):
     """What a task measured does not go with what is known already."""
@@ -185,11 +190,13 @@ def _appended(known: Observed | None, new: Observed, info: MetricInfo | None) ->
     if known is None or (info is not None and info.type == "Histogram"):
         return new
     distribution = new.distribution or known.distribution
+    samples = new.samples
     if known.distribution is not None and new.distribution is not None:
         distribution = _together(known.distribution, new.distribution)
-    return replace(
-        new, values=known.values + new.values, distribution=distribution, distrust=new.distrust or known.distrust
-    )
+        samples = distribution.count
+    values = (known.values + new.values)[-MOST_VALUES:]
+    distrust = new.distrust or (known.distrust if samples != new.samples else "")
+    return replace(new, values=values, distribution=distribution, samples=samples, distrust=distrust)
 
 
 def _together(one: Distribution, other: Distribution) -> Distribution:

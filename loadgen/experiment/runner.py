@@ -273,9 +273,12 @@ async def put_back(store: Store, services: Services, experiment: str) -> list[st
             line = await services.routes.restore(before, f"end of experiment {experiment}")
         except RoutesFault as fault:
             said.append(f"traffic of {before.model} could not be put back: {fault}; try headgate experiment restore")
-        else:
+            continue
+        said.append(line)
+        try:
             await store.strike(number)
-            said.append(line)
+        except StoreFault as fault:  # it will be put back once more, to what it is then already
+            said.append(f"that it was put back cannot be noted: {fault}")
     return said
 
 

@@ -76,7 +76,7 @@ async def _loaded(
         insights = context.insights.joined(measured(task, outcome, ids, percentiles))
     except InsightsFault as fault:
         raise TaskFailure(str(fault)) from None
-    insights = replace(insights, loads=(*insights.loads, load))
+    insights = insights.loaded(load)
     if outcome.interrupted:
         died = next((fault.what for fault in outcome.faults if fault.kind == "other"), "")
         code = ExitCode.INVALID if died else INTERRUPTED

@@ -396,3 +396,39 @@ def test_conditions_hold_or_not(bench: Bench) -> None:
         assert exit_code(broken) == 99
 
     go(body())
+
+
+def test_of_many_loops_not_everything_is_kept() -> None:
+    from loadgen.experiment.metric import Measured, MetricInfo, Observed
+    from loadgen.experiment.result import MOST_LOADS, MOST_VALUES, Insights, LoadRun
+
+    load = LoadRun("http", 1, {}, {}, (), Outcome("e", 0, 1, (), ()))
+    insights = Insights()
+    for _ in range(MOST_LOADS + 5):
+        insights = insights.loaded(load)
+    assert len(insights.loads) == MOST_LOADS
+    many = Measured({"a/b": MetricInfo("Gauge")}, {"": {"a/b": Observed(tuple(range(MOST_VALUES)))}})
+    both = Insights().joined(many).joined(Measured(many.info, {"": {"a/b": Observed((-1.0,))}}))
+    assert len(both.observed[0]["a/b"].values) == MOST_VALUES
+    assert both.observed[0]["a/b"].values[-1] == -1
+
+
+def test_samples_of_all_loops_are_one_sample_and_a_loop_that_is_believed_heals_a_gauge() -> None:
+    from loadgen.experiment.metric import Measured, MetricInfo, Observed, read
+    from loadgen.experiment.result import Insights
+    from loadgen.histogram import Histogram
+
+    def measured(milliseconds: float, distrust: str) -> Measured:
+        made = Histogram()
+        made.record([milliseconds / 1000] * 60)
+        info = {"grpc/latency": MetricInfo("Sample"), "grpc/error-rate": MetricInfo("Gauge")}
+        seen = {
+            "grpc/latency": Observed(distribution=made.rest(), samples=60, distrust=distrust),
+            "grpc/error-rate": Observed((0.0,), samples=60, distrust=distrust),
+        }
+        return Measured(info, {"v1": seen})
+
+    both = Insights().joined(measured(10, "late")).joined(measured(20, "")).observed[0]
+    assert (read("grpc/latency/count", both).value, read("grpc/latency/p99", both).samples) == (120, 120)
+    assert read("grpc/latency/p99", both).distrust == "late"
+    assert read("grpc/error-rate", both).distrust == ""
