@@ -50,7 +50,7 @@ class Web:
         if request.path == "/flaky" and self.failures:
             self.failures -= 1
             return web.Response(status=503, text="later")
-        if request.path in ("/json", "/flaky"):
+        if request.path in ("/json", "/flaky", "/metrics"):
             said = self.answer(asked)
             return web.Response(text=said if isinstance(said, str) else json.dumps(said))
         status = int(request.path.rpartition("/")[2]) if request.path.startswith("/status/") else 200
