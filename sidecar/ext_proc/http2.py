@@ -319,7 +319,9 @@ class Connection:
                 return
             if end - at - 5 < size:
                 break
-            stream._handler.message(bytes(part[at + 5 : at + 5 + size]))  # type: ignore[union-attr]
+            with memoryview(part) as view:
+                message = bytes(view[at + 5 : at + 5 + size])
+            stream._handler.message(message)  # type: ignore[union-attr]
             at += 5 + size
         if at and stream.open:
             self.held -= at
@@ -492,7 +494,8 @@ class Connection:
             size = min(len(data) - at, window, self._window, self._frame)
             if size <= 0:
                 break
-            self._out.append(_HEADER(size << 8, 0, stream.id) + data[at : at + size])
+            self._out.append(_HEADER(size << 8, 0, stream.id))
+            self._out.append(data[at : at + size])
             at += size
             window -= size
             self._window -= size

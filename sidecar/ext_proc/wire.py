@@ -146,12 +146,24 @@ def headers_or_body(
     if changes:
         common = _part(b"\x12", mutation(changes))
     if body is not None:
-        common += _part(b"\x1a", _part(b"\x0a", body) if body else b"\x10\x01")
+        if body:
+            return _with_body(question, common, body, b"\x28\x01" if clear_route else b"", extra)
+        common += b"\x1a\x02\x10\x01"
     if clear_route and common:
         common += b"\x28\x01"
     if not common and not extra:
         return _NOTHING[question]
     return _part(_tag(question - 1), _part(b"\x0a", common)) + extra
+
+
+def _with_body(question: int, before: bytes, body: bytes, after: bytes, extra: bytes) -> bytes:
+    """What `_part` in `_part` would make, the body copied once only."""
+    head = b"\x0a" + _number(len(body))
+    head = b"\x1a" + _number(len(head) + len(body)) + head
+    inner = len(before) + len(head) + len(body) + len(after)
+    common = b"\x0a" + _number(inner)
+    outer = _tag(question - 1) + _number(len(common) + inner)
+    return b"".join((outer, common, before, head, body, after, extra))
 
 
 def trailers(question: int, changes: Changes = (), *, extra: bytes = b"") -> bytes:
