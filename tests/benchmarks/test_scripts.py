@@ -7,7 +7,13 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.parametrize("name", ["convergence", "fanout", "coldstart", "storm", "sticky", "kubernetes", "tokens"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("convergence", "fanout", "coldstart", "storm", "sticky", "kubernetes", "tokens"),
+        *("sidecar_overhead", "sidecar_stream", "sidecar_truth"),
+    ],
+)
 def test_help_says_what_is_measured_and_which_options_there_are(name):
     done = subprocess.run(
         [sys.executable, BENCHMARKS / f"{name}.py", "--help"], capture_output=True, text=True, timeout=60, check=False
