@@ -143,7 +143,7 @@ def test_stalled_under_load(in_rig: Run) -> None:
 
 
 def test_replaced_under_load(in_rig: Run) -> None:
-    """On a busy machine a few requests find neither of the two; they go on without the plugin, and none fails."""
+    """Every request finds one of the two."""
 
     async def story(rig: Any, process: asyncio.subprocess.Process) -> None:
         async with load(rig) as clients:
@@ -155,7 +155,7 @@ def test_replaced_under_load(in_rig: Run) -> None:
                 async with asyncio.timeout(20):
                     assert await process.wait() == 0
                 await clients.more("told")
-                assert clients.untold - untold <= 20
+                assert clients.untold == untold
                 assert rig.socket.is_socket()
             finally:
                 successor.terminate()
