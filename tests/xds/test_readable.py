@@ -57,10 +57,11 @@ def test_any_is_opened_down_to_the_last_one():
     (chain,) = shown["filter_chains"]
     (manager,) = (each["typed_config"] for each in chain["filters"])
     assert manager["@type"].endswith(".HttpConnectionManager")
-    assert [each["typed_config"] for each in manager["http_filters"]] == [
-        {"@type": "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand"},
-        {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
-    ]
+    on_demand, router = (each["typed_config"] for each in manager["http_filters"])
+    assert on_demand == {"@type": "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand"}
+    assert router["@type"].endswith(".http.router.v3.Router")
+    (logger,) = router["upstream_log"]  # five levels down, and opened all the same
+    assert logger["typed_config"]["@type"].endswith(".access_loggers.stats.v3.Config")
     assert chain["transport_socket"]["typed_config"]["require_client_certificate"] is True
 
 
