@@ -8,7 +8,6 @@ from types import TracebackType
 import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from loadgen.outcome import Progress
 from loadgen.slo.quantities import digits, duration, share
 
 EVERY = 5.0  # seconds between two lines
+_BAR = 60  # characters
 
 
 class View:
@@ -95,5 +95,6 @@ def picture(progress: Progress, notes: list[str]) -> RenderableType:
         if streams:
             cells.append(duration(row.ttft_p50))
         table.add_row(row.scenario, row.version, *cells)
-    bar = ProgressBar(total=1.0, completed=done, width=60)
+    full = round(_BAR * done)
+    bar = Text.assemble(("━" * full, "green"), ("━" * (_BAR - full), "dim"))
     return Group(head, bar, table, *(Text(note, style="yellow") for note in notes))

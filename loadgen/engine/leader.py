@@ -68,6 +68,8 @@ class Leader:
         try:
             return self._run()
         finally:
+            self._tell_all(messages.BYE, {})
+            gevent.sleep(0.05)  # for it to go out
             for child in self._children.values():
                 if child.poll() is None:
                     child.kill()
@@ -92,8 +94,6 @@ class Leader:
                 self._console.beat()
                 beat += 1
         self._console.beat()
-        self._tell_all(messages.BYE, {})
-        gevent.sleep(0.05)
         return self._console.finish(self._interrupted)
 
     def _spawn(self, name: str) -> None:

@@ -6,6 +6,7 @@ import time
 from time import perf_counter
 from typing import Any
 
+import gevent
 from gevent.event import AsyncResult, Event
 
 from loadgen.engine import messages
@@ -17,6 +18,7 @@ from loadgen.plan import Plan
 from loadgen.schedule import Share
 
 GOODBYE = 10.0  # seconds in which the leader is to have confirmed the last report
+SILENCE = 20.0  # seconds without a heartbeat after which the leader is gone: nobody could stop the load any more
 
 
 def run(host: str, port: int, name: str, commands: Commands) -> int:
@@ -25,6 +27,8 @@ def run(host: str, port: int, name: str, commands: Commands) -> int:
     go: AsyncResult = AsyncResult()
     bye = Event()
     drives: list[Drive] = []
+
+    gone = False
 
     def on_stop(abandon: bool) -> None:
         for drive in drives:
@@ -46,10 +50,35 @@ def run(host: str, port: int, name: str, commands: Commands) -> int:
     listen(messages.CLOCK, lambda data: runner.send_message(messages.CLOCK, {**data, "worker": time.time()}))
     listen(messages.GO, lambda data: go.set(data["at"]))
     listen(messages.STOP, lambda data: on_stop(data["abandon"]))
-    listen(messages.BYE, lambda _: bye.set())
+
+    def on_bye(_: object) -> None:
+        bye.set()
+        if not go.ready():
+            on_stop(True)
+
+    def watch() -> None:
+        nonlocal gone
+        since = time.time()
+        while not bye.wait(1.0):
+            if time.time() - max(since, runner.last_heartbeat_timestamp or 0.0) > SILENCE:
+                gone = True
+                on_stop(True)
+                return
+
+    listen(messages.BYE, on_bye)
     commands.stop, commands.abandon = lambda: on_stop(False), lambda: on_stop(True)
 
     runner.send_message(messages.HELLO, {"name": name})
+    gevent.spawn(watch)
+    try:
+        return _serve(runner, name, plan, go, bye, drives)
+    finally:
+        if gone:
+            raise ConnectionError(f"the leading process at {host}:{port} has not been heard of for {SILENCE:g} s")
+
+
+def _serve(runner: Any, name: str, plan: AsyncResult, go: AsyncResult, bye: Event, drives: list[Drive]) -> int:
+    """From the plan to the last report."""
     told: dict[str, Any] | None = plan.get()
     if told is None:
         return 0

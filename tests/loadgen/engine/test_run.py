@@ -258,3 +258,56 @@ def test_locust_s_page_is_alive(server: RawServer) -> None:
     assert outcome.valid, outcome.faults
     assert any("locust's page" in note for note in notes)
     assert b"main v1" in pages[0]
+
+
+def test_a_worker_from_elsewhere_ends_with_a_leader_that_cannot_begin(server: RawServer) -> None:
+    from loadgen.run import work
+
+    asked = plan(server.url(), steady(1, 1), payload=Payload(template="{{ nonsense }}"))
+    with raw_server(silent) as free:
+        port = free.port
+    leader = Plan("two machines", asked.scenarios, workers=1, bounds=LENIENT)
+    told: list[str] = []
+
+    def lead() -> None:
+        with pytest.raises(EngineFailed) as failed:
+            asyncio.run(run(leader, listen=f"127.0.0.1:{port}"))
+        told.append(str(failed.value))
+
+    thread = threading.Thread(target=lead, name="leader")
+    thread.start()
+    with pytest.raises(EngineFailed):
+        asyncio.run(asyncio.wait_for(work(f"127.0.0.1:{port}"), 90))
+    thread.join(90)
+    assert "nonsense" in told[0]
+
+
+def test_scenarios_of_one_plan_run_at_the_same_time(server: RawServer) -> None:
+    scenarios = (
+        Scenario("open", Target(server.url()), steady(100, 1.0, warmup=0.2)),
+        Scenario("closed", Target(server.url("/x")), Load("users", users=2, duration=1.0, think_time=0.05)),
+    )
+    outcome = play(Plan("both", scenarios, bounds=LENIENT))
+    by_name = {each.scenario: each for each in outcome.accounts}
+    assert by_name["open"].sent == 100
+    assert 2 <= by_name["closed"].sent <= 40
+    for name, account in by_name.items():
+        assert sum(each.ok for each in outcome.series if each.scenario == name) == account.sent
+
+
+def test_a_disk_that_is_full_loses_nothing(server: RawServer, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    (tmp_path / "plan").write_bytes(plan(server.url(), steady(50, 1.0)).to_json())
+    done = subprocess.run(
+        [sys.executable, "-m", "loadgen.engine", str(tmp_path / "plan"), str(tmp_path / "no" / "such" / "folder")],
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *progress, last = done.stdout.splitlines()
+    assert any(b"cannot be kept" in each for each in progress)
+    assert last.startswith(b'{"outcome":')
+    assert sum(each.ok for each in Outcome.from_json(last[len(b'{"outcome":') : -1]).series) == 50
