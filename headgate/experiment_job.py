@@ -32,6 +32,8 @@ IMAGE = "headgate-load"
 FOLDER = "/experiment"
 MANAGER = "headgate-cli"
 _EVERY = 1.0
+_SILENCE = 60.0
+"""Seconds until a Job that says nothing is worth a word."""
 _FILES = 900_000
 
 Object = dict[str, Any]
@@ -249,12 +251,21 @@ async def _followed(
     """The Job's end, with each task as it ends; then the report, and the run's exit code."""
     from headgate.experiment_report import printed
     from loadgen.experiment.runner import exit_code
+    from loadgen.experiment.store import StoreFault
+    from router.kube.client import ApiFault
 
     path = f"/apis/batch/v1/namespaces/{quote(experiment.namespace)}/jobs/{quote(job['metadata']['name'])}"
-    told = 0
+    told, loop = 0, asyncio.get_running_loop()
+    patience = loop.time() + _SILENCE
     while True:
-        status = (await client.get(path)).get("status") or {}
-        result = await store.get(experiment.namespace, experiment.name)
+        try:
+            status = (await client.get(path)).get("status") or {}
+            result = await store.get(experiment.namespace, experiment.name)
+        except (ApiFault, StoreFault) as fault:
+            if isinstance(fault, ApiFault) and not fault.of_the_server:
+                raise
+            await asyncio.sleep(_EVERY)  # the Job goes on without us
+            continue
         if result is not None and result.revision > revision:
             for number, task in list(enumerate(result.tasks, 1))[told:]:
                 click.echo(f"task {number} of {len(result.spec)}: {task.task}: {task.state} {task.message}", err=True)
@@ -266,4 +277,8 @@ async def _followed(
         if status.get("failed"):
             what = f"Job {experiment.namespace}/{job['metadata']['name']} failed before it had a result"
             raise Failure(what, f"kubectl -n {experiment.namespace} logs job/{job['metadata']['name']}")
+        elif not told and loop.time() > patience:
+            name = f"-n {experiment.namespace} describe pods -l job-name={job['metadata']['name']}"
+            click.echo(f"no task has ended yet; if its Pod cannot start, kubectl {name} says why", err=True)
+            patience = float("inf")
         await asyncio.sleep(_EVERY)

@@ -339,10 +339,13 @@ def test_a_job_is_waited_for_and_its_report_printed(cluster: Cluster, tmp_path: 
     file = tmp_path / "simple.yaml"
     file.write_text("metadata: {name: simple, namespace: default}\nspec: [{run: echo hello}, {run: exit 3}]\n")
 
+    kubeconfig = cluster.kubeconfig("admin")  # once: it is written anew each time, and read by two here
+    job, gone = "headgate-experiment-simple", threading.Event()
+
     def pod() -> None:
         async def play() -> None:
-            async with await client(cluster) as there:
-                while cluster.find("batch/v1", "Job", "headgate-experiment-simple") is None:
+            async with await connect(kubeconfig=kubeconfig) as there:
+                while cluster.find("batch/v1", "Job", job) is None and not gone.wait(0.02):
                     pass
                 await Run(bench.experiment(file.read_text()), ClusterStore(there), bench.services()).run()
 
@@ -351,14 +354,15 @@ def test_a_job_is_waited_for_and_its_report_printed(cluster: Cluster, tmp_path: 
     thread = threading.Thread(target=pod)
     thread.start()
     try:
-        result = run("run", file, "--in-cluster", "--kubeconfig", cluster.kubeconfig("admin"))
+        result = run("run", file, "--in-cluster", "--kubeconfig", kubeconfig)
     finally:
+        gone.set()
         thread.join()
     assert result.exit_code == 1
     assert "Job default/headgate-experiment-simple is there" in result.stderr
     assert "task 2 of 2: run: failed the script ended with exit code 3" in result.stderr
     assert "Experiment summary" in result.stdout
-    again = run("report", "default/simple", "--store", "cluster", "--kubeconfig", cluster.kubeconfig("admin"))
+    again = run("report", "default/simple", "--store", "cluster", "--kubeconfig", kubeconfig)
     assert again.stdout == result.stdout
     assert cluster.find("v1", "ServiceAccount", "headgate-experiment-simple") is not None
 

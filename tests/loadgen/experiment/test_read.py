@@ -250,7 +250,7 @@ values = st.recursive(
 
 
 @given(values)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_a_file_holds_it_is_read_or_complained_of(raw: object) -> None:
     found = parsed(yaml.safe_dump(raw))
     assert (found.experiment is None) == any(one.severity == "error" for one in found.problems)
@@ -260,7 +260,7 @@ task_names = st.sampled_from([*KINDS, "run", "nothing"])
 
 
 @given(st.lists(st.tuples(task_names, st.dictionaries(st.sampled_from(WORDS), values, max_size=5)), max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_parameters_a_task_has(tasks: list[tuple[str, dict[str, object]]]) -> None:
     found = parsed(yaml.safe_dump({"spec": [{"task": name, "with": given} for name, given in tasks]}))
     assert (found.experiment is None) == any(one.severity == "error" for one in found.problems)
