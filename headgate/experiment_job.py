@@ -277,7 +277,7 @@ async def _followed(
         if status.get("failed"):
             what = f"Job {experiment.namespace}/{job['metadata']['name']} failed before it had a result"
             raise Failure(what, f"kubectl -n {experiment.namespace} logs job/{job['metadata']['name']}")
-        elif not told and loop.time() > patience:
+        if not told and loop.time() > patience:
             name = f"-n {experiment.namespace} describe pods -l job-name={job['metadata']['name']}"
             click.echo(f"no task has ended yet; if its Pod cannot start, kubectl {name} says why", err=True)
             patience = float("inf")
