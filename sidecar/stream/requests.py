@@ -131,15 +131,7 @@ class Requests:
                     if group is None:
                         continue
                 took = rest.split(ALONG, 2)[1]
-                if took != NOTHING:
-                    took_us = int(took) if len(took) <= _LONGEST_NUMBER else -1
-                    if took_us < 0:
-                        raise Malformed("an entry has no duration")
-                    durations, index = group.durations, min(bisect_left(_BOUNDS_US, took_us), _LAST)
-                    durations.counts[index] += 1
-                    durations.total_us += took_us
-                    durations.last[index] = text
-                group.last = text
+                took_us = -1 if took == NOTHING else _whole(took)
                 counts = group.counts
                 said = rest.split(BETWEEN, AFTER_COUNTED)[AFTER_COUNTED] if group.names else ""
                 if said in counts:
@@ -149,6 +141,12 @@ class Requests:
             except (Malformed, TypeError, ValueError, AttributeError, KeyError, IndexError):
                 self.refused["malformed"] += 1
                 continue
+            group.last = text
+            if took_us >= 0:
+                durations, index = group.durations, min(bisect_left(_BOUNDS_US, took_us), _LAST)
+                durations.counts[index] += 1
+                durations.total_us += took_us
+                durations.last[index] = text
             if client != NOTHING and len(group.clients) < MOST_CLIENTS:
                 group.clients.add(hash(client))
             if extra[0:1] == "{":
@@ -245,6 +243,13 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self._last)
+
+
+def _whole(text: str) -> int:
+    """Microseconds; a peer that is no Envoy may write anything."""
+    if len(text) > _LONGEST_NUMBER or not text.isdecimal():
+        raise Malformed("an entry has no duration")
+    return int(text)
 
 
 _NUMBERS = (int, float)

@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import aiohttp
+import msgpack
 from request_way import GATEWAY, MODEL, Way, entries, fetch, lost, metrics, until
 
 
@@ -189,6 +190,44 @@ def test_a_peer_that_sends_rubbish_is_cut_off_and_nobody_else(rig):
 
             await until(both, "the second request has come")
             assert (await metrics(url))["headgate_stream_connections", ()] == 1
+
+    rig(body)
+
+
+def test_a_fuzzing_peer_costs_only_its_own_entries(rig):
+    """Messages like Envoy's, with some bytes changed: whatever becomes of them, the process goes on and counts."""
+
+    async def body(rig: Any) -> None:
+        way, dice = Way(rig), Random(11)
+        await way.start()
+        by = "200|-|-|v1@default/iris|default/iris/v1|v1"
+        text = "\n".join((by, "ann", '{"tokens_out": 3}', "1.5|1000|900|1|2|GET", "/", "id", "agent", "l\rt"))
+        good = msgpack.packb(["headgate.requests", [[1, {"2 language tier": text}]] * 5])
+        async with way.sidecar() as (process, url):
+            for _ in range(400):
+                bad = bytearray(good)
+                for _ in range(dice.randrange(1, 9)):
+                    bad[dice.randrange(len(bad))] = dice.randrange(256)
+                _, writer = await asyncio.open_connection("127.0.0.1", way.port)
+                writer.write(bytes(bad) + good)
+                writer.close()
+            before = await entries(url)
+            _, writer = await asyncio.open_connection("127.0.0.1", way.port)
+            writer.write(good)
+
+            async def counted() -> bool:
+                return await entries(url) >= before + 5
+
+            await until(counted, "a good message is taken")
+            writer.close()
+            found = await metrics(url)
+            assert found["headgate_stream_refused_total", (("why", "malformed"),)] > 0
+            assert (
+                sum(value for (name, _), value in found.items() if name == "headgate_stream_requests_total") >= before
+            )
+            json.loads(await fetch(f"{url}/requests?limit=10000"))
+            json.loads(await fetch(f"{url}/versions"))
+            assert process.returncode is None
 
     rig(body)
 

@@ -172,6 +172,10 @@ def test_too_much_text_is_refused():
         entry(names="2 tier region", labels=("gold",)),
         entry(names="2 Tier", labels=("x",)),
         entry(names="2 a a", labels=("x", "y")),
+        entry(rest=("1.5|-5|1|1|1|GET", *REST[1:])),
+        entry(rest=("1.5|1e3|1|1|1|GET", *REST[1:])),
+        entry(rest=("1.5|9999999999999|1|1|1|GET", *REST[1:])),
+        entry(rest=("1.5", *REST[1:])),
         7,
         None,
     ],
@@ -180,6 +184,19 @@ def test_an_entry_that_is_none_is_refused_and_the_next_one_taken(wrong):
     taken = Requests()
     taken.take([wrong, entry()])
     assert (taken.entries, dict(taken.refused)) == (1, {"malformed": 1})
+    assert sum(sum(one.counts) for one in taken.durations.values()) == 1
+
+
+def test_durations_are_counted_in_the_buckets_of_envoy():
+    taken = Requests()
+    rest = {took: (f"1.5|{took}|1|1|1|GET", *REST[1:]) for took in ("500", "501", "7200000000", "-")}
+    taken.take([entry(rest=each) for each in rest.values()])
+    found, of_v1 = told(taken), ("default", "iris", "v1", "primary")
+    name = "headgate_stream_request_duration_seconds"
+    assert found[(f"{name}_bucket", *of_v1, "0.0005")] == 1
+    assert found[(f"{name}_bucket", *of_v1, "0.001")] == 2
+    assert found[(f"{name}_bucket", *of_v1, "3600.0")] == found[(f"{name}_count", *of_v1)] == 3
+    assert found[(f"{name}_sum", *of_v1)] == 7200.001001
 
 
 def test_a_document_has_what_people_ask_for():
