@@ -79,7 +79,8 @@ def _enter(stats: Any, method: str, name: str, part: SeriesPart, now: float) -> 
                 _enter_times(entry, each.latency)
     for kind, count in part.failures.items():
         key = StatsError.create_key(method, name, kind)
-        error = stats.errors.setdefault(key, StatsError(method, name, part.samples.get(kind, kind)))
+        sample = f"{kind}: {part.samples[kind]}" if kind in part.samples else kind
+        error = stats.errors.setdefault(key, StatsError(method, name, sample))
         error.occurrences += count
 
 
