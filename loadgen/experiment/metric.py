@@ -15,7 +15,7 @@ from typing import Literal
 from loadgen.histogram import Distribution
 from router.hints import nearest
 
-MetricType = Literal["Counter", "Gauge", "Histogram", "Sample", "Summary"]
+MetricType = Literal["Counter", "Gauge", "Histogram", "Sample"]
 
 DISTRIBUTIONS = ("latency", "service", "connect", "lag", "queue", "ttft", "itl", "tpot")
 """What a load task measures as distributions."""

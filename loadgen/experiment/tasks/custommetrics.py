@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -91,6 +92,8 @@ async def perform(settings: CustomMetricsSettings, context: Context) -> Done:
         insights = insights.joined(Measured(info, found))
     except InsightsFault as fault:
         raise TaskFailure(str(fault)) from None
+    tracks = {insights.versions[index]: str(own["track"]) for index, own in enumerate(values) if own.get("track")}
+    insights = replace(insights, tracks={**insights.tracks, **tracks})
     counted = sum(len(one) for one in found.values())
     if missing and not settings.allow_missing:
         what = f"{len(missing)} of {counted + len(missing)} metrics have no value: {'; '.join(missing)}"
@@ -111,8 +114,6 @@ def _versions(settings: CustomMetricsSettings, context: Context) -> Insights:
         ordered = (*settings.versions, *(one for one in known.versions if one not in settings.versions))
         if known.versions and not extra:
             places = [known.versions.index(one) for one in ordered]
-            from dataclasses import replace
-
             return replace(known, versions=ordered, observed=tuple(known.observed[place] for place in places))
         return known.joined(Measured({}, {one: {} for one in settings.versions}))
     unnamed = tuple("" if count == 1 else f"version {index}" for index in range(count))

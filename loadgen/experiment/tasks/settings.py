@@ -98,7 +98,8 @@ class CustomMetricsSettings(Part):
     )
     values: dict[str, Any] = Field(default_factory=dict, description="Variables of the templates.")
     version_values: tuple[dict[str, Any], ...] = Field(
-        default=(), description="For each version the variables that differ. As many versions as there are entries."
+        default=(),
+        description="For each version the variables that differ; `track` among them is shown beside its name.",
     )
     versions: tuple[str, ...] = Field(default=(), description="Ours. Names of these versions.")
     headers: HeaderTexts = Field(

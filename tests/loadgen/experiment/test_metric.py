@@ -3,6 +3,7 @@ import math
 import pytest
 
 from loadgen.experiment.metric import MetricFault, MetricName, Observed, aggregate, built_in, normal, parse, read
+from loadgen.experiment.result import Insights, InsightsFault, label
 from loadgen.histogram import Distribution, Histogram
 
 
@@ -79,3 +80,18 @@ def test_what_was_not_measured_has_no_value() -> None:
     assert read("grpc/latency/p95", empty).value is None
     assert read("grpc/latency/count", empty).value == 0
     assert math.isfinite(read("grpc/latency/count", empty).value or 0)
+
+
+@pytest.mark.parametrize(
+    ("version", "track", "shown"),
+    [("", "", "version 0"), ("v1", "", "v1"), ("", "stable", "stable"), ("v1", "stable", "stable (v1)")],
+)
+def test_what_a_version_is_called(version: str, track: str, shown: str) -> None:
+    assert label(version, track, 0) == shown
+
+
+def test_versions_stay_as_many_as_they_were() -> None:
+    one = Insights().with_versions(("",))
+    assert one.with_versions(("",)) == one
+    with pytest.raises(InsightsFault, match=r"old \(1\); new \(2\)"):
+        one.with_versions(("a", "b"))

@@ -327,7 +327,7 @@ spec:
   with:
     templates: {prom: prom.tpl}
     values: {labels: {app: x}, startingTime: "2023-11-14T22:13:10Z"}
-    versionValues: [{labels: {version: a, only: first}}, {labels: {version: b}}]
+    versionValues: [{track: stable, labels: {version: a, only: first}}, {labels: {version: b}}]
     versions: [a, b]
     headers: {Authorization: "Bearer $TOKEN"}
 """
@@ -348,6 +348,7 @@ def test_metrics_of_a_database_are_read_for_each_version(bench: Bench, monkeypat
             )
             assert result.completed(), bench.lines
             assert result.insights.versions == ("a", "b")
+            assert result.insights.labels() == ("stable (a)", "b")
             assert metrics(result, "prom/request-count") == [100, 3]
             assert metrics(result, "prom/latency-mean") == [12.5, 7]
             assert states(result) == [("fail", "pass")]
