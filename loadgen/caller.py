@@ -9,7 +9,7 @@
             if answer.failure is None:
                 ...
 
-A call costs about a quarter of what FastHttpUser's does. It is told to locust's `request` event like any other, with
+A call costs about a fifth of what FastHttpUser's does. It is told to locust's `request` event like any other, with
 the time since it was sent: users wait for their answers, so there is no intended start to count from.
 """
 
