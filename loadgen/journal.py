@@ -33,7 +33,7 @@ class Journal:
 
     def append(self, report: Report) -> None:
         if not self.trouble:
-            self._write(_record(report), "ab")
+            self._write(encoded(report), "ab")
 
     @property
     def long(self) -> bool:
@@ -44,7 +44,7 @@ class Journal:
         if self.trouble:
             return
         new = self.path.with_name(self.path.name + ".new")
-        data = b"".join(map(_record, reports))
+        data = b"".join(map(encoded, reports))
         try:
             new.write_bytes(data)
             new.replace(self.path)
@@ -64,7 +64,8 @@ class Journal:
         self.trouble = f"what is measured cannot be kept as it comes: {self.path}: {error.strerror or error}"
 
 
-def _record(report: Report) -> bytes:
+def encoded(report: Report) -> bytes:
+    """As it stands in a journal."""
     data = zlib.compress(msgpack.packb(report.to_plain()), 1)
     return _LENGTH.pack(len(data)) + data
 

@@ -20,6 +20,7 @@ from gevent.event import Event
 from loadgen.engine.alarm import Alarm
 from loadgen.engine.executor import Closed, Executor, executor
 from loadgen.engine.recorder import Recorder
+from loadgen.engine.rehearsal import rehearse
 from loadgen.parts import BookPart, Report
 from loadgen.payload.render import Requests
 from loadgen.plan import Plan, Scenario
@@ -41,6 +42,7 @@ class Drive:
         """Raises ValueError for a target or payload that cannot be."""
         self.phase = "starting"
         self.interrupted = False
+        self._plan = plan
         self._worker = worker
         self._recorder = Recorder([each.target for each in plan.scenarios])
         self._stirred = Event()
@@ -57,6 +59,7 @@ class Drive:
     def settle(self) -> None:
         """All that takes time, before it counts: nothing is collected from here to the end but what a second leaves."""
         raise_file_limit()
+        rehearse(self._plan)
         gc.collect()
         gc.freeze()
         gc.disable()
