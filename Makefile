@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= auto
+BENCHMARKS ?= sticky fanout convergence coldstart storm kubernetes plugins sidecar_overhead sidecar_stream sidecar_truth \
+	accuracy rate tokens
 
 .PHONY: demo test check format bench clean
 
@@ -24,7 +26,7 @@ format: $(STAMP)
 	$(BIN)/ruff format --quiet .
 
 bench: $(STAMP)
-	for name in sticky fanout convergence coldstart storm kubernetes; do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
