@@ -23,7 +23,7 @@ from benchmarks.report import Report, arguments, machine, progress
 from benchmarks.samples import median, paired_ratio, percentile
 from benchmarks.swarm import NODE_BYTES, NoCompiler, Swarm, compile_swarm
 
-ROUTES = 110
+ROUTES = 101
 """Header routes of the changed model: 17.7 kB."""
 LARGE = 1_130
 """... and 181 kB, more than the socket buffers of a stalled client hold after a few pushes."""
