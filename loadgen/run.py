@@ -28,6 +28,8 @@ from loadgen.plan import Plan
 Watch = Callable[[Progress], None]
 
 _LINE = 1 << 27  # bytes: an outcome comes as a line where the disk is full
+_SILENCE = 60.0  # seconds without a word after which an engine, which speaks once a second, is stuck
+_ABANDONED = 10.0  # seconds that an engine has to end at once
 _LAST_WORDS = 20  # lines of the engine's stderr that are kept
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -37,12 +39,18 @@ class EngineFailed(Exception):
 
 
 async def run(
-    plan: Plan, watch: Watch = lambda progress: None, *, page: str | None = None, listen: str | None = None
+    plan: Plan,
+    watch: Watch = lambda progress: None,
+    *,
+    page: str | None = None,
+    listen: str | None = None,
+    silence: float = _SILENCE,
 ) -> Outcome:
     """`page`: [HOST:]PORT of locust's web page. `listen`: [HOST:]PORT on which workers of other machines are expected.
 
-    SIGINT and SIGTERM end the run early, the second time at once: the outcome is then `interrupted`. Raises
-    EngineFailed, and OSError where the plan cannot be handed over.
+    SIGINT and SIGTERM end the run early, the second time at once: the outcome is then `interrupted`. An engine that
+    says nothing for `silence` seconds is killed, and the outcome is what it had told by then. Raises EngineFailed, and
+    OSError where the plan cannot be handed over.
     """
     with tempfile.TemporaryDirectory(prefix="headgate-load-") as folder:
         asked, result = Path(folder, "plan.json"), Path(folder, "result.json")
@@ -51,8 +59,12 @@ async def run(
         arguments += [] if page is None else ["--ui", page]
         arguments += [] if listen is None else ["--master", listen]
         async with _engine(arguments) as engine:
-            with _stopping(engine):
-                await engine.follow(watch)
+            guard = asyncio.create_task(engine.guard(silence))
+            try:
+                with _stopping(engine):
+                    await engine.follow(watch)
+            finally:
+                guard.cancel()
         return _outcome(plan, result, engine)
 
 
@@ -71,9 +83,15 @@ class _Engine:
         self.outcome: Outcome | None = None
         self.failure = ""
         self.words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self.heard = False  # since the last look
+        self._stops = 0
+        self._why = ""  # we have killed it
 
     def stop(self) -> None:
-        """Once for a drain, twice for at once."""
+        """Once for a drain, twice for at once: an engine that cannot, is killed."""
+        self._stops += 1
+        if self._stops == 2:
+            asyncio.get_running_loop().call_later(_ABANDONED, self.kill, f"did not end within {_ABANDONED:g} s")
         if self.process.stdin is not None and not self.process.stdin.is_closing():
             self.process.stdin.write(b"stop\n")
 
@@ -81,9 +99,26 @@ class _Engine:
         await asyncio.gather(self._progress(watch), self._stderr())
         await self.process.wait()
 
+    def kill(self, why: str) -> None:
+        if self.process.returncode is None:
+            self._why = f"{why}, and was killed"
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+
+    async def guard(self, silence: float) -> None:
+        """Ends one that is stuck. Seconds are counted and not measured: this machine may have slept."""
+        quiet, limit = 0, max(silence, _SILENCE)  # it may take its time to begin
+        while quiet < limit:
+            await asyncio.sleep(1.0)
+            quiet += 1
+            if self.heard:
+                self.heard, quiet, limit = False, 0, silence
+        self.kill(f"said nothing for {limit:g} s")
+
     async def _progress(self, watch: Watch) -> None:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
+            self.heard = True
             if line.startswith((b'{"error"', b'{"outcome"')):
                 told = json.loads(line)
                 self.failure = told.get("error", "")
@@ -105,7 +140,7 @@ class _Engine:
     def end(self) -> str:
         """How it ended, for people."""
         code = self.process.returncode or 0
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = self._why or (f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}")
         return f"the engine {how}" + (f": {self.words[-1]}" if self.words else "")
 
 

@@ -38,10 +38,14 @@ def load(**given: Any) -> int:
         import loadgen.run  # noqa: F401
     except ImportError as error:
         raise Failure(f"{error.name} is not installed", "pip install 'headgate[load]'") from None
+    from headgate.load.planning import is_address
+
     chosen = Flags(**given)
     if chosen.worker is not None:
         if chosen.url is not None:
             raise click.UsageError("a --worker gets its plan from the --master: leave the URL out")
+        if not is_address(chosen.worker):
+            raise click.UsageError(f"--worker {chosen.worker!r} is no address: write HOST:PORT")
         return asyncio.run(_work(chosen.worker))
     if chosen.url is None:
         raise click.UsageError("what is to be loaded? give its URL")
@@ -64,7 +68,7 @@ async def _load(given: Flags) -> int:
 
     from headgate.load.asking import completed
     from headgate.load.live import View
-    from headgate.load.planning import plan_of
+    from headgate.load.planning import local, plan_of
     from headgate.load.reach import trouble
     from headgate.load.results import command_line, show, unwritable, write
     from loadgen.report.contents import Report
@@ -77,7 +81,7 @@ async def _load(given: Flags) -> int:
         raise BadInput(problems)
     complain(problems)
     if why := await trouble(plan.scenarios[0].target):
-        raise Failure(f"the target cannot be reached: {why}", "is it running, and is the URL right?", UNREACHABLE)
+        raise Failure(f"the target cannot be reached: {why.what}", why.hint, UNREACHABLE)
     (scenario,) = plan.scenarios
     target, problems = await asyncio.to_thread(completed, scenario.target, given)
     if problems:
@@ -85,13 +89,15 @@ async def _load(given: Flags) -> int:
     plan = replace(plan, scenarios=(replace(scenario, target=target),))
     try:
         with View() as view:
-            outcome = await run(plan, view, page=given.ui, listen=given.master)
+            outcome = await run(plan, view, page=local(given.ui), listen=given.master)
     except EngineFailed as error:
         raise Failure(str(error)) from None
     assessment = assess(outcome, slos, confidence=given.confidence, inconclusive=given.inconclusive)
     report = Report(outcome, assessment, plan, title=given.name, command=command_line(sys.argv[1:]))
-    show(report, given.form)
-    write(report, given.report)
+    try:
+        show(report, given.form)
+    finally:  # a reader that has gone takes no file with it
+        write(report, given.report)
     if outcome.interrupted:
         error_line("interrupted: this is what was measured until then", severity="warning")
         return INTERRUPTED

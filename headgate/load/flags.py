@@ -46,6 +46,7 @@ class Flags:
     data_url: str | None
     template: str | None
     feed: Path | None
+    feed_order: Literal["cycle", "random"]
     sticky_users: int | None
     sticky_header: str
     grpc: str | None
@@ -53,8 +54,13 @@ class Flags:
     proto_path: tuple[Path, ...]
     protoset: Path | None
     grpc_client: Literal["own", "grpcio"]
+    stream_count: int | None
+    stream_interval: str | None
+    max_message: str
     model: str | None
     model_version: str | None
+    shapes: tuple[str, ...]
+    tensor_size: int | None
     http2: bool
     stream: bool
     insecure: bool
@@ -117,6 +123,13 @@ def _request() -> list[Any]:
         click.option("--data-url", metavar="URL", help="The payload is fetched from there, once."),
         click.option("--template", metavar="TEXT|@FILE", help="The payload, with {{ seq }}, {{ user }}, ..."),
         click.option("--feed", type=_FILE, metavar="FILE", help="CSV or JSONL: its columns are names in the template."),
+        click.option(
+            "--feed-order",
+            type=click.Choice(["cycle", "random"]),
+            default="cycle",
+            show_default=True,
+            help="How its rows are taken.",
+        ),
         click.option("--sticky-users", type=click.IntRange(1), metavar="N", help="Send N users' keys in turn."),
         click.option("--sticky-header", default="x-user", show_default=True, help="The header that carries the key."),
         click.option("--grpc", metavar="pkg.Service/Method", help="Call this method; the payload is JSON."),
@@ -130,8 +143,29 @@ def _request() -> list[Any]:
             show_default=True,
             help="Who calls it.",
         ),
+        click.option(
+            "--stream-count", type=click.IntRange(1), metavar="N", help="How many messages a client's stream sends."
+        ),
+        click.option("--stream-interval", metavar="TIME", help="Between two of them."),
+        click.option(
+            "--max-message",
+            default="64MiB",
+            show_default=True,
+            metavar="SIZE",
+            help="Of a message in an answer; greater ones are failures.",
+        ),
         click.option("--model", metavar="NAME", help="Infer with this KServe V2 model, with tensors that fit it."),
         click.option("--model-version", metavar="V", help="Of that model."),
+        click.option(
+            "--shape",
+            "shapes",
+            multiple=True,
+            metavar="INPUT=DIMS",
+            help="Of an input of the model: 'image=1x3x224x224'. Repeatable.",
+        ),
+        click.option(
+            "--tensor-size", type=click.IntRange(1), metavar="N", help="Of dimensions of any size; 1 by default."
+        ),
         click.option("--http2", is_flag=True, help="HTTP/2 instead of HTTP/1.1."),
         click.option("--stream", is_flag=True, help="The answer is a stream of events (OpenAI chat): time its tokens."),
         click.option("--insecure", is_flag=True, help="Take any certificate."),

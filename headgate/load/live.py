@@ -13,6 +13,7 @@ from rich.text import Text
 
 from headgate.commands.output import coloured, is_terminal
 from loadgen.outcome import Progress
+from loadgen.report.facts import label
 from loadgen.slo.quantities import digits, duration, share
 
 EVERY = 5.0  # seconds between two lines
@@ -27,6 +28,7 @@ class View:
         self._told = -EVERY
         self._phase = ""
         self._notes: list[str] = []
+        self._unseen = False
         if is_terminal(sys.stderr):
             console = Console(stderr=True, no_color=not coloured(sys.stderr), highlight=False)
             self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -43,6 +45,14 @@ class View:
             self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
+        if self._unseen:
+            return
+        try:
+            self._tell(progress)
+        except OSError:  # whoever read it has gone, or its disk is full: no reason to lose the load
+            self._unseen = True
+
+    def _tell(self, progress: Progress) -> None:
         if progress.note and progress.note not in self._notes[-3:]:
             self._notes.append(progress.note)
             if self._live is None:
@@ -57,10 +67,11 @@ class View:
 def line(progress: Progress) -> str:
     """In one line, as logs have it."""
     parts = [f"{progress.at:.0f} s", progress.phase, f"{digits(progress.rate)}/s{_asked(progress)}"]
-    parts += [f"{progress.in_flight} in flight", f"lag p99 {duration(progress.lag_p99)}"]
+    parts += [f"{progress.in_flight:,} in flight", f"lag p99 {duration(progress.lag_p99)}"]
     for row in progress.rows:
         errors = f", {row.errors:,} errors" if row.errors else ""
-        name = row.version if len({each.scenario for each in progress.rows}) == 1 else f"{row.scenario} {row.version}"
+        version = label(row.version)
+        name = version if len({each.scenario for each in progress.rows}) == 1 else f"{row.scenario} {version}"
         parts.append(f"{name}: {row.ended:,}{errors}, p50 {duration(row.p50)}, p99 {duration(row.p99)}")
     return "  ".join(parts)
 
@@ -75,7 +86,7 @@ def picture(progress: Progress, notes: list[str]) -> RenderableType:
         (progress.phase, "bold"),
         f"  {progress.at:.0f} s" + (f" of {progress.total:.0f} s" if progress.total else ""),
         f"   {digits(progress.rate)}/s{_asked(progress)}",
-        f"   {progress.sent:,} sent, {progress.in_flight} in flight",
+        f"   {progress.sent:,} sent, {progress.in_flight:,} in flight",
         f"   lag p99 {duration(progress.lag_p99)}",
         f"   {progress.workers} processes" if progress.workers > 1 else "",
     )
@@ -94,7 +105,7 @@ def picture(progress: Progress, notes: list[str]) -> RenderableType:
         cells: list[str | Text] = [f"{row.ended:,}", digits(row.rate), errors, duration(row.p50), duration(row.p99)]
         if streams:
             cells.append(duration(row.ttft_p50))
-        table.add_row(row.scenario, row.version, *cells)
+        table.add_row(row.scenario, label(row.version), *cells)
     full = round(_BAR * done)
     bar = Text.assemble(("━" * full, "green"), ("━" * (_BAR - full), "dim"))
     return Group(head, bar, table, *(Text(note, style="yellow") for note in notes))

@@ -34,8 +34,11 @@ def plan_of(given: Flags) -> tuple[Plan, tuple[Slo, ...], tuple[Problem, ...]]:
         mistakes.add("--workers", "come only to a --master", "give --master PORT too")
     if given.master is not None and not given.workers:
         mistakes.add("--master", "expects no workers", "say with --workers how many come")
+    for flag, value in (("--shape", given.shapes), ("--tensor-size", given.tensor_size)):
+        if value and given.model is None:
+            mistakes.add(flag, "is for the tensors of a model", "give --model NAME too")
     for flag, address in (("--master", given.master), ("--ui", given.ui)):
-        if address is not None and not _is_address(address):
+        if address is not None and not is_address(address):
             mistakes.add(flag, f"{address!r} is no address", "write HOST:PORT or PORT")
     plan = Plan(given.name, (Scenario("main", target, load),), processes, given.workers, bounds)
     if not mistakes.problems:
@@ -52,6 +55,11 @@ def _processes(text: str, mistakes: Mistakes) -> int:
     return int(text)
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
     port = text.rpartition(":")[2]
     return port.isdigit() and 0 <= int(port) <= 65535
+
+
+def local(address: str | None) -> str | None:
+    """A port alone is one of this machine: locust's page lets anybody who sees it start a load."""
+    return f"127.0.0.1:{address}" if address is not None and ":" not in address else address

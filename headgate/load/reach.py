@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from loadgen.plan import Target
 from loadgen.security import tls_context
 
 
-async def trouble(target: Target) -> str:
-    """Why the target cannot be reached; empty where a connection, with TLS if it has any, could be made."""
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    what: str
+    hint: str = "is it running, and is the URL right?"
+
+
+async def trouble(target: Target) -> Trouble | None:
+    """Why the target cannot be reached; None where a connection, with TLS if it has any, could be made."""
     parts = urlsplit(target.url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -25,17 +32,19 @@ async def trouble(target: Target) -> str:
         )
         _, writer = await asyncio.wait_for(opening, target.connect_timeout)
     except TimeoutError:
-        return f"{where} does not answer within {target.connect_timeout:g} s"
+        return Trouble(f"{where} does not answer within {target.connect_timeout:g} s")
     except ssl.SSLCertVerificationError as error:
-        return f"{where}: its certificate is not trusted: {error.verify_message}"
+        hint = "trust its issuer with --cacert FILE, name it with --server-name, or take any with --insecure"
+        return Trouble(f"{where}: its certificate is not trusted: {error.verify_message}", hint)
     except ssl.SSLError as error:
-        return f"{where}: TLS fails: {error.reason or error}"
+        hint = "does it speak TLS there? otherwise write http://"
+        return Trouble(f"{where}: TLS fails: {error.reason or error}", hint)
     except OSError as error:
         if isinstance(error, socket.gaierror):
-            return f"the name {host!r} cannot be resolved: {error.strerror}"
-        return f"{where}: {_reason(error)}"
+            return Trouble(f"the name {host!r} cannot be resolved: {error.strerror}")
+        return Trouble(f"{where}: {_reason(error)}")
     writer.transport.abort()
-    return ""
+    return None
 
 
 def _reason(error: OSError) -> str:

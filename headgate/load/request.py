@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from headgate.load.amount import Mistakes
 from headgate.load.flags import Flags
+from loadgen.attribution import Attribution
 from loadgen.payload.descriptors import Descriptors, built_in, find_method, from_proto, from_protoset
+from loadgen.payload.render import Requests
 from loadgen.payload.sources import Source, payload
 from loadgen.payload.v2 import SERVICE as V2_SERVICE
 from loadgen.plan import Goodput, Grpc, Payload, Target, Tls
 from loadgen.security import tls_context
 from loadgen.slo.figures import DURATIONS
+from loadgen.target_fields import misfits
 from router.problem import Problem
 
 _SCHEMES = ("http", "https")
@@ -40,7 +44,7 @@ def target_of(given: Flags, mistakes: Mistakes) -> Target:
         mistakes.add("--model", "makes the payload itself", "leave the other one out")
     if has_body and not any(name.lower() == "content-type" for name, _ in headers) and given.grpc is None:
         headers.append(("content-type", "application/json"))
-    return Target(
+    target = Target(
         url=url,
         protocol="grpc" if given.grpc else "http2" if given.http2 else "http1",
         method=given.method.upper() if given.method else "POST" if has_body else "GET",
@@ -56,6 +60,30 @@ def target_of(given: Flags, mistakes: Mistakes) -> Target:
         goodput=_goodput(given.goodput, mistakes),
         users=given.sticky_users or 0,
     )
+    _check(target, mistakes)
+    if not mistakes.problems and (target.grpc is not None or given.grpc is None):
+        check_payload(target, given, mistakes)
+    return target
+
+
+def _check(target: Target, mistakes: Mistakes) -> None:
+    """What the engine would refuse."""
+    for field, what in misfits(target):
+        mistakes.add({"method": "--method", "headers": "--header"}[field], what)
+    try:
+        Attribution.of(target)
+    except ValueError as error:
+        mistakes.add("--version-from", str(error).removeprefix("attribution: "))
+
+
+def check_payload(target: Target, given: Flags, mistakes: Mistakes) -> None:
+    """Whether requests can be made of it, in gRPC messages of the method."""
+    try:
+        Requests(target, given.seed)
+    except ValueError as error:
+        flags = {"--template": given.template, "--data-file": given.data_file, "--data-url": given.data_url}
+        flags["--feed"] = given.feed if given.data is None else None
+        mistakes.add(next((flag for flag, value in flags.items() if value is not None), "--data"), str(error))
 
 
 def _url(text: str, mistakes: Mistakes) -> str:
@@ -134,6 +162,7 @@ def _payload(given: Flags, headers: list[tuple[str, str]], mistakes: Mistakes) -
         template=None if from_file else template,
         template_file=template[1:] if template is not None and from_file else None,
         feed=None if given.feed is None else str(given.feed),
+        order=given.feed_order,
     )
     made, problems = payload(source, _HERE, _NAMES, tuple(headers))
     mistakes.problems += [flagged(each) for each in problems]
@@ -148,7 +177,12 @@ def flagged(problem: Problem) -> Problem:
 def _grpc(given: Flags, mistakes: Mistakes) -> Grpc | None:
     """The method, where files or what we know ourselves describe it; otherwise the server has to be asked for it."""
     if given.grpc is None:
-        for flag, value in (("--proto", given.proto), ("--protoset", given.protoset)):
+        for flag, value in (
+            ("--proto", given.proto),
+            ("--protoset", given.protoset),
+            ("--stream-count", given.stream_count),
+            ("--stream-interval", given.stream_interval),
+        ):
             if value:
                 mistakes.add(flag, "is for gRPC", "say with --grpc which method is called")
         return None
@@ -173,4 +207,28 @@ def method_of(given: Flags, found: Descriptors | tuple[Problem, ...], mistakes: 
     if isinstance(method, Problem):
         mistakes.problems.append(flagged(method))
         return None
-    return Grpc(method.path, found.files, method.kind, client=given.grpc_client)
+    if method.kind in ("unary", "server-stream"):
+        for flag, value in (("--stream-count", given.stream_count), ("--stream-interval", given.stream_interval)):
+            if value is not None:
+                mistakes.add(flag, f"{method.path} takes one message and no stream", "leave it out")
+    interval = given.stream_interval
+    return Grpc(
+        method.path,
+        found.files,
+        method.kind,
+        stream_count=given.stream_count,
+        stream_interval=0.0 if interval is None else mistakes.seconds("--stream-interval", interval, positive=False),
+        client=given.grpc_client,
+        max_message=_size(given.max_message, mistakes),
+    )
+
+
+def _size(text: str, mistakes: Mistakes) -> int:
+    """Bytes."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([KMG]i?)?B?", text.strip(), re.IGNORECASE)
+    size = 0
+    if found is not None:
+        size = int(float(found[1]) * 1024 ** " KMG".index((found[2] or " ")[0].upper()))
+    if not 0 < size < 1 << 31:
+        mistakes.add("--max-message", f"{text!r} is no size of a message", "write for example 4MiB; 2 GiB is too much")
+    return size

@@ -46,9 +46,12 @@ def write(report: Report, paths: Iterable[Path]) -> None:
     """Raises Failure after all that could be written has been."""
     failures = []
     for path in paths:
+        fresh = not path.exists()
         try:
             path.write_text(render(report, by_name(path.name) or "text"), encoding="utf-8")
         except OSError as error:
+            if fresh:  # half a report would be taken for a whole one
+                path.unlink(missing_ok=True)
             failures.append(f"{path}: {(error.strerror or str(error)).lower()}")
     if failures:
         raise Failure(f"the report cannot be written: {'; '.join(failures)}")

@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from loadgen.plan import Grpc, Scenario
+from loadgen.target_fields import default_fields
 from loadgen.wire.call import PROTOCOL, TIMEOUT, Call, Done
 from loadgen.wire.grpc_status import status_name, status_of_http
 from loadgen.wire.header_blocks import Block
 from loadgen.wire.http2 import Connection
 from loadgen.wire.http2_pool import Exchange, Http2Pool
-from loadgen.wire.target_fields import default_fields
 
 _KEPT = 1 << 16  # bytes of a message in which a version may be found
 _METHOD = re.compile(r"[\w.]+/\w+")

@@ -21,6 +21,7 @@ import grpc
 
 from loadgen.attribution import Attribution
 from loadgen.plan import Scenario, Tls
+from loadgen.target_fields import default_fields, fields_of
 from loadgen.wire.call import (
     CANCELLED,
     CLOSED_EARLY,
@@ -36,7 +37,6 @@ from loadgen.wire.call import (
 )
 from loadgen.wire.endpoint import Endpoint
 from loadgen.wire.grpc_client import grpc_of, split
-from loadgen.wire.target_fields import default_fields, fields_of
 
 _OWN = ("te", "content-type", "grpc-timeout", "host", "user-agent", "accept")
 _REASONS = (  # what grpcio says of a call that is UNAVAILABLE to it

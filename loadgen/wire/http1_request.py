@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from loadgen.plan import Target
+from loadgen.target_fields import default_fields, fields_of, host_of, path_of
 from loadgen.wire.call import Fields
-from loadgen.wire.target_fields import default_fields, fields_of, host_of, path_of
 
 _MAY_HAVE_BODY = ("POST", "PUT", "PATCH")
 

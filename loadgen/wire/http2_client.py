@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from loadgen.plan import Scenario
+from loadgen.target_fields import default_fields, path_of
 from loadgen.wire.call import PROTOCOL, STREAM_ERROR, Call, Done
 from loadgen.wire.events import Tokens
 from loadgen.wire.header_blocks import Block, encode
 from loadgen.wire.http2_pool import Exchange, Http2Pool
-from loadgen.wire.target_fields import default_fields, path_of
 
 _CODES = {status: str(status) for status in range(1000)}
 _EVENTS = "text/event-stream"

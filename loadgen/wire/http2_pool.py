@@ -16,6 +16,7 @@ import gevent
 
 from loadgen.attribution import Attribution
 from loadgen.plan import Scenario
+from loadgen.target_fields import Pairs, fields_of, host_of
 from loadgen.wire.call import (
     CANCELLED,
     CLOSED_EARLY,
@@ -34,7 +35,6 @@ from loadgen.wire.deadlines import Deadlines
 from loadgen.wire.endpoint import Endpoint
 from loadgen.wire.header_blocks import Blocks, encode, encode_bytes
 from loadgen.wire.http2 import Connection, Loss, Stream
-from loadgen.wire.target_fields import Pairs, fields_of, host_of
 
 _MOST_MOVES = 8  # a server may take few calls on each connection, and must take some
 _NOT_IN_HTTP2 = ("keep-alive", "proxy-connection", "upgrade", "host")

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from raw_server import Peer, RawServer, raw_server
 
 from headgate.cli import cli
+from headgate.load.planning import local
 
 CALM = ["--max-lag", "30s"]  # what this machine does besides is not what is tested
 
@@ -120,6 +121,13 @@ def test_a_server_that_speaks_no_tls_is_told_so(server: RawServer) -> None:
         (["https://x/", "--rate", "1", "--cacert", "/nonexistent"], "there is no file"),
         (["http://x/", "--rate", "1", "--confidence", "2"], "2 is not possible"),
         (["http://x/", "--max", "--poisson"], "--poisson"),
+        (["http://x/", "--rate", "1", "-X", "GET /"], "--method: the method 'GET /' is none"),
+        (["http://x/", "--rate", "1", "-H", "a b: c"], "--header: the header's name 'a b' is none"),
+        (["http://x/", "--rate", "1", "-H", "content-length: 1"], "--header: the header content-length is made"),
+        (["http://x/", "--rate", "1", "--version-from", "nonsense"], "--version-from: 'nonsense'"),
+        (["http://x/", "--rate", "1", "--shape", "a=1"], "--shape: is for the tensors of a model"),
+        (["http://x/", "--rate", "1", "--stream-count", "2"], "--stream-count: is for gRPC"),
+        (["--worker", "nonsense"], "'nonsense' is no address"),
         (["http://x/", "--worker", "localhost:1"], "leave the URL out"),
     ],
 )
@@ -188,3 +196,35 @@ def test_what_is_secret_stays_out_of_the_command_line_in_reports() -> None:
     assert "t0p" not in told
     assert "pw" not in told
     assert "accept: */*" in told
+
+
+def test_a_reader_that_has_gone_takes_no_report_with_it(server: RawServer, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "headgate", "load", server.url(), "--rate", "100", "--requests", "20", *CALM]
+    with os.fdopen(write, "wb") as gone:
+        subprocess.run(
+            [*command, "--report", str(tmp_path / "r.json")], stdout=gone, stderr=gone, timeout=100, check=False
+        )
+    assert json.loads((tmp_path / "r.json").read_text())
+
+
+def test_half_a_report_is_not_left_behind(server: RawServer, tmp_path: Path) -> None:
+    limited = f'ulimit -f 1; exec "{sys.executable}" -m headgate load "$@"'
+    got = subprocess.run(
+        [
+            "bash", "-c", limited, "-", server.url(), "--rate", "100", "--requests", "200", *CALM,
+            "--report", str(tmp_path / "r.html"),
+        ],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert got.returncode == 1, got.stderr
+    assert "r.html: file too large" in got.stderr
+    assert "200 requests" in got.stdout
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_page_is_for_this_machine_unless_it_is_said_otherwise() -> None:
+    assert local("8089") == "127.0.0.1:8089"
+    assert local("0.0.0.0:8089") == "0.0.0.0:8089"
+    assert local(None) is None

@@ -1,8 +1,13 @@
+import contextlib
+import sys
+from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from headgate.load.live import line, picture
+from headgate.load.live import View, line, picture
 from loadgen.outcome import Progress, Row
 
 ROWS = (Row("main", "v1", 900, 0, 90.0, 0.012, 0.08), Row("main", "v2", 100, 7, 10.0, 0.013, None))
@@ -39,3 +44,14 @@ def test_nothing_answered_yet_and_no_end_known() -> None:
     early = Progress("starting", 0.0, None, None, 0, 0.0, 0, None, 1)
     assert drawn(early)[0].startswith("starting  0 s")
     assert "lag p99 -" in line(early)
+
+
+def test_a_view_that_nobody_can_read_any_more_does_not_end_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[View] = []
+    with contextlib.suppress(OSError), Path("/dev/full").open("w", buffering=1) as full:  # closing it fails, too
+        monkeypatch.setattr(sys, "stderr", full)
+        with View() as view:
+            view(RUNNING)
+            view(replace(RUNNING, phase="draining"))
+        told.append(view)
+    assert told

@@ -18,6 +18,7 @@ from raw_server import Peer, RawServer, raw_server
 
 from headgate.cli import cli
 
+INFER = "inference.GRPCInferenceService/ModelInfer"
 CALM = ["--max-lag", "30s"]
 
 
@@ -143,6 +144,14 @@ def test_a_v2_model_gets_tensors_that_fit_it_over_rest_and_over_grpc(model_serve
         (["--template", "{{ nonsense }}"], "nonsense"),
         (["--model", "iris", "--data", "x"], "makes the payload itself"),
         (["--protoset", "x"], "which method is called"),
+        (["--grpc", INFER, "--data", "{bad"], "--data: this is no JSON"),
+        (["--grpc", INFER, "--data", '{"modelNam": 1}'], "--data: modelNam: inference.ModelInferRequest has no field"),
+        (["--grpc", INFER, "--template", "{{ seq }}"], "--template: "),
+        (["--grpc", INFER, "--data", "{}", "--stream-count", "2"], "takes one message and no stream"),
+        (["--grpc", INFER, "--data", "{}", "--max-message", "much"], "'much' is no size"),
+        (["--model", "iris", "--shape", "nobody=1x4"], "no input 'nobody' (it has input)"),
+        (["--model", "iris", "--shape", "input=1x5"], "--shape: input input has the shape [-1, 4]"),
+        (["--model", "iris", "--shape", "1x5"], "--shape: '1x5' is no shape"),
     ],
 )
 def test_what_cannot_be_sent_is_exit_code_2(model_server: dict[str, Any], arguments: list[str], said: str) -> None:
@@ -167,3 +176,26 @@ def test_tokens_of_a_stream_are_timed_and_goodput_is_told() -> None:
         )  # fmt: skip
     assert got.exit_code in (0, 5), got.output
     assert "ttft" in got.stdout or "first token" in got.stdout
+
+
+def test_rows_at_random_and_tensors_of_a_size(recording: RawServer, tmp_path: Path) -> None:
+    feed = tmp_path / "bodies.jsonl"
+    feed.write_text("".join(f"{n}\n" for n in range(50)))
+    got = load(recording.url(), "--rate", "100", "--requests", "50", "--feed", str(feed), "--feed-order", "random")
+    assert got.exit_code == 0, got.output
+    sent = [int(each.partition(b"\r\n\r\n")[2]) for each in recording.requests]
+    assert len(sent) == 50
+    assert len(set(sent)) < 50
+
+
+def test_a_model_gets_tensors_of_the_shapes_asked_for(model_server: dict[str, Any]) -> None:
+    rest, grpc = (f"http://127.0.0.1:{model_server[name]}" for name in ("rest_port", "grpc_port"))
+    for arguments in (
+        [rest, "--model", "iris", "--shape", "input=3x4"],
+        [grpc, "--grpc", INFER, "--model", "iris", "--tensor-size", "3"],
+    ):
+        got = load(*arguments, "--rate", "50", "--requests", "10")
+        assert got.exit_code == 0, got.output
+    got = load(grpc, "--grpc", INFER, "--model", "iris", "--rate", "50", "--requests", "10", "--max-message", "10")
+    assert got.exit_code == 3, got.output
+    assert "larger than 10, the most we take" in got.stdout

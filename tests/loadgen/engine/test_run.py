@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -195,6 +197,20 @@ def test_an_engine_that_is_killed_leaves_what_it_had_measured(server: RawServer)
     assert "killed by signal 9" in outcome.faults[0].what
 
 
+def test_an_engine_that_is_stuck_is_ended_and_leaves_what_it_had_measured(server: RawServer) -> None:
+    stuck: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        if progress.rows and not stuck:
+            stuck.append(engine_of(os.getpid()).pid)
+            os.kill(stuck[0], signal.SIGSTOP)
+
+    outcome = asyncio.run(run(plan(server.url(), steady(100, 60.0)), stop, silence=4.0))
+    assert stuck
+    assert sum(each.ended for each in outcome.series) > 0
+    assert "said nothing for 4 s, and was killed" in outcome.faults[0].what
+
+
 def test_a_worker_that_is_killed_is_reported_and_the_others_go_on(server: RawServer) -> None:
     killed: list[int] = []
 
@@ -311,3 +327,13 @@ def test_a_disk_that_is_full_loses_nothing(server: RawServer, tmp_path: Path) ->
     assert any(b"cannot be kept" in each for each in progress)
     assert last.startswith(b'{"outcome":')
     assert sum(each.ok for each in Outcome.from_json(last[len(b'{"outcome":') : -1]).series) == 50
+
+
+def test_a_worker_without_a_leader_ends_when_it_is_told_to() -> None:
+    with raw_server(silent) as free:
+        port = free.port
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "loadgen.engine", "--worker", f"127.0.0.1:{port}", "--attached"], stdin=subprocess.PIPE
+    )
+    worker.communicate(b"stop\n", timeout=60)
+    assert worker.returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from loadgen.plan import Target
@@ -14,28 +15,34 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _OURS = ("content-length", "transfer-encoding", "connection")  # how a message is framed is not the target's to say
 
 
+def misfits(target: Target) -> list[tuple[Literal["method", "headers"], str]]:
+    """What of a target no request can carry: the field of Target, and what is wrong with it."""
+    wrong: list[tuple[Literal["method", "headers"], str]] = []
+    if not _TOKEN.fullmatch(target.method):
+        wrong.append(("method", f"the method {target.method!r} is none"))
+    for name, value in target.headers:
+        if not _TOKEN.fullmatch(name):
+            wrong.append(("headers", f"the header's name {name!r} is none"))
+        elif name.lower() in _OURS:
+            wrong.append(("headers", f"the header {name} is made from the body: leave it out"))
+        elif "{{" not in value and any(each in value for each in "\r\n\0"):
+            wrong.append(("headers", f"the header {name} holds a line break or a NUL"))
+    return wrong
+
+
 def fields_of(target: Target, defaults: Pairs) -> Pairs:
     """Those that are the same in each request: `defaults`, their names in lower case, where the target says nothing.
 
     Raises ValueError: what cannot be sent, all of it at once.
     """
+    if wrong := misfits(target):
+        raise ValueError(f"{target.url}: {'; '.join(what for _, what in wrong)}")
     fields = dict(defaults)
-    wrong = [] if _TOKEN.fullmatch(target.method) else [f"the method {target.method!r} is none"]
     own = []
     for name, value in target.headers:
-        if not _TOKEN.fullmatch(name):
-            wrong.append(f"the header's name {name!r} is none")
-        elif name.lower() in _OURS:
-            wrong.append(f"the header {name} is made from the body: leave it out")
-        elif "{{" in value:
-            fields.pop(name.lower(), None)  # comes with each request
-        elif "\r" in value or "\n" in value or "\0" in value:
-            wrong.append(f"the header {name} holds a line break or a NUL")
-        else:
-            fields.pop(name.lower(), None)
+        fields.pop(name.lower(), None)
+        if "{{" not in value:  # the others come with each request
             own.append((name, value))
-    if wrong:
-        raise ValueError(f"{target.url}: {'; '.join(wrong)}")
     return [*fields.items(), *own]
 
 
