@@ -284,6 +284,7 @@ def test_what_the_values_say_stands_in_the_configuration() -> None:
     (edge,) = everything["gateways"]
     assert [listener["port"] for listener in edge["listeners"]] == [10000, 10443]
     assert edge["listeners"][1]["tls"]["clientCA"] == "/etc/headgate-tls/listeners/https/ca.crt"
+    assert edge["countCopies"] is False
 
     assert configuration(VALUES["namespaced"])["kubernetes"]["namespace"] == "models"
     assert "namespace" not in configuration({})["kubernetes"]

@@ -73,6 +73,7 @@ VALUES: dict[str, Object] = {
             ],
             "service": {"type": "NodePort", "annotations": {"example.com/a": "b"}},
             "drain": {"mode": "sleep", "seconds": 45},
+            "countCopies": False,
             "autoscaling": {"enabled": True},
             "priorityClassName": "system-cluster-critical",
             "nodeSelector": {"kubernetes.io/os": "linux"},

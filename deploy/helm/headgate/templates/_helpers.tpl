@@ -171,6 +171,7 @@ capabilities:
 {{- $listeners = append $listeners $listener -}}
 {{- end -}}
 {{- $gateway := dict "name" .Values.gateway.name "onDemandAbove" (int .Values.gateway.onDemandAbove) "listeners" $listeners -}}
+{{- if not .Values.gateway.countCopies -}}{{- $_ := set $gateway "countCopies" false -}}{{- end -}}
 {{- if include "headgate.streams" . -}}
 {{- $stream := dict "enabled" true -}}
 {{- with .Values.gateway.sidecar.stream.clientHeader -}}{{- $_ := set $stream "clientHeader" . -}}{{- end -}}
