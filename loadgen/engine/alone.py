@@ -27,9 +27,9 @@ def run(plan: Plan, console: Console, commands: Commands, page: tuple[str, int] 
 
     def tell(report: Report) -> None:
         console.take(report)
-        console.beat()
         if page is not None:
             show(made, plan, report)
+        console.beat()
 
     drive.settle()
     start = perf_counter() + HEAD_START

@@ -249,6 +249,8 @@ class _Lane:
 def portion(scenario: Scenario, share: Share) -> Scenario:
     """What one of several processes has of connections. Users of a closed loop keep their own names."""
     load, target = scenario.load, scenario.target
+    if load.executor == "max" and not load.users:  # one for each connection of them all
+        load = replace(load, users=load.connections)
     if share.count > 1 and load.connections:
         load = replace(load, connections=max(1, share.of(load.connections)))
     if load.executor == "users" and not target.users:

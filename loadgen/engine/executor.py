@@ -247,6 +247,8 @@ class Closed(Executor):
         self._requests = math.inf if load.requests is None else busy.of(load.requests)
         self._warm_until = 0.0
         self._until = math.inf
+        self._timed_out = False  # it was its duration that ended it
+        self._last_ended = 0.0
         self._staged = load.staged_users if load.executor == "users" else ()
         self._opened: float | None = None
 
@@ -280,12 +282,15 @@ class Closed(Executor):
         return bool(self._thinking) or self._until < math.inf
 
     def _over(self, now: float) -> bool:
-        if self.book.sent >= self._requests or now >= self._until:
+        if not self._stopped and (self.book.sent >= self._requests or now >= self._until):
             self._stopped = True
+            self._timed_out = self.book.sent < self._requests
         return self._stopped
 
     def ended(self, call: Call, now: float) -> float | None:
         self._count_ended(call)
+        if call.recorded:
+            self._last_ended = now
         user = self._user_of.pop(call.seq)
         if self._think:
             heapq.heappush(self._thinking, (now + self._think, user))
@@ -330,7 +335,12 @@ class Closed(Executor):
 
     def planned(self, now: float) -> float:
         book = self.book
-        return max(0.0, (book.last_sent if self._stopped else now) - book.began) if book.began else 0.0
+        if not book.began:
+            return 0.0
+        if self._timed_out:
+            return self._until - book.began
+        # without a schedule only the answers tell how long so many requests took
+        return max(0.0, (max(book.last_sent, self._last_ended) if self._stopped else now) - book.began)
 
     def give_up(self, now: float) -> list[Call]:
         self._ready.clear()

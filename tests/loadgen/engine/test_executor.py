@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadgen.engine.drive import portion
 from loadgen.engine.executor import Closed, Open, executor
-from loadgen.plan import Arrivals, Load, Stage
+from loadgen.plan import Arrivals, Load, Scenario, Stage, Target
 from loadgen.schedule import Share
 from loadgen.wire.call import NOT_SENT, Call, Fields
 
@@ -161,6 +162,28 @@ def test_users_end_by_duration_after_their_warm_up() -> None:
     assert driven.book.began == 1.5
     assert max(call.sent for call in servers.sent) < 6.5
     assert driven.finished
+
+
+def test_a_closed_loop_lasts_until_its_duration_or_its_last_answer() -> None:
+    """And not until its last request: two rounds of slow answers would be told at twice their rate."""
+    timed = run(Load("users", users=5, duration=2.0, warmup=1.0), Servers(0, [1.0]))
+    assert timed.book.sent == 10
+    assert timed.planned(10.0) == 2.0
+    counted = run(Load("users", users=5, requests=10, warmup=1.0), Servers(0, [1.0]))
+    assert counted.planned(10.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("connections", "processes"), [(3, 2), (8, 3), (2, 4)])
+def test_processes_share_the_connections_of_a_load_at_full_speed_once(connections: int, processes: int) -> None:
+    whole = Scenario("main", Target("http://x/"), Load("max", connections=connections, duration=1.0))
+    users = 0
+    for index in range(processes):
+        share = Share(index, processes)
+        load = portion(whole, share).load
+        driven = run(load, Servers(load.connections, [0.25]), share)
+        assert isinstance(driven, Closed)
+        users += driven.users
+    assert users == connections
 
 
 def test_users_come_and_go_in_stages() -> None:
