@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 from xml.etree import ElementTree
 
 from loadgen.report import document, html, junit, markdown, text
@@ -241,6 +243,13 @@ def _json(experiment: ExperimentReport) -> str:
     return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def schema() -> dict[str, Any]:
+    """The JSON schema of documents. Their runs refer to that of reports of loads, by its address."""
+    text = resources.files("loadgen.report").joinpath("experiment_schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 def _markdown(experiment: ExperimentReport) -> str:
     blocks = [
         f"### {markdown.RESULTS[experiment.result]} {markdown.escape(experiment.name)}: {experiment.result}",
@@ -293,7 +302,10 @@ def _best(experiment: ExperimentReport, metric: Metric) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "unavailable" if value is None else f"{value:.2f}"
+    """As Iter8 writes them, but for what would be lost, or fill the page."""
+    if value is None:
+        return "unavailable"
+    return f"{value:.2f}" if value == 0 or 0.1 <= abs(value) < 1e12 else f"{value:.3g}"
 
 
 def _yes(value: bool) -> str:

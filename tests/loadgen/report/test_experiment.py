@@ -3,12 +3,15 @@ import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import jsonschema
 import pytest
+from referencing import Registry
 from runs import lognormal, outcome, series
 
 from loadgen.outcome import Fault
+from loadgen.report import document
 from loadgen.report.contents import Report
-from loadgen.report.experiment import FORMS, Condition, ExperimentReport, Metric, render
+from loadgen.report.experiment import FORMS, Condition, ExperimentReport, Metric, render, schema
 from loadgen.slo.judge import assess
 
 RUN = outcome(series("v1", lognormal(0.05, 500)), series("v2", lognormal(0.06, 500)))
@@ -100,6 +103,25 @@ def test_json_has_everything_and_the_runs_reports() -> None:
     assert (made["result"], made["completedTasks"], made["slos"][0]["satisfied"]) == ("FAIL", 4, [True, False])
     assert made["metrics"][1]["values"] == [1.0, None]
     assert made["runs"][0]["requests"] == 1000
+
+
+@pytest.mark.parametrize("experiment", [DONE, ExperimentReport("x"), replace(DONE, failed=True, runs=())])
+def test_json_is_what_the_published_schema_says(experiment: ExperimentReport) -> None:
+    registry = Registry().with_contents([(each["$id"], each) for each in (document.schema(), schema())])
+    validator = jsonschema.Draft202012Validator(schema(), registry=registry)
+    validator.check_schema(schema())
+    told = json.loads(render(experiment, "json"))
+    validator.validate(told)
+    assert set(told) == set(schema()["properties"])
+    for wrong in ({"result": "MAYBE"}, {"runs": [{}]}, {"versions": [1]}):
+        assert not validator.is_valid({**told, **wrong})
+
+
+def test_figures_are_neither_lost_nor_endless() -> None:
+    figures = {0.0: "0.00", 0.004: "0.004", 0.5: "0.50", 1234.5: "1234.50", 1e300: "1e+300", -0.00012: "-0.00012"}
+    metrics = tuple(Metric(f"a/{index}", (value,)) for index, value in enumerate(figures))
+    rows = re.findall(r"a/\d +\| (\S+)", render(ExperimentReport("x", versions=("v",), metrics=metrics), "text"))
+    assert rows == list(figures.values())
 
 
 def test_junit_has_a_suite_for_each_version() -> None:
