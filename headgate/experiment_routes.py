@@ -181,8 +181,10 @@ def _decided(outcome: Outcome) -> Change:
 def _text(path: Path) -> str:
     try:
         return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RoutesFault(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise RoutesFault(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise RoutesFault(f"{path} is not UTF-8 text") from None
 
 
 def _documents(text: str, path: Path) -> list[Any]:
@@ -243,10 +245,13 @@ def _replace(path: Path, text: str) -> None:
     """In one step: a control plane never sees half of it."""
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(name).chmod(path.stat().st_mode & 0o777)
-        Path(name).replace(path)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+            Path(name).chmod(path.stat().st_mode & 0o777)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)  # where it did not take the other's place
     except OSError as error:
         raise RoutesFault(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headgate.commands.output import Failure, draw, emit, examples, is_terminal, output_option
-from headgate.experiments import connect, found, needs_load, opened, run_async, store_options
+from headgate.experiments import connect, found, meant, needs_load, opened, run_async, store_options
 from headgate.kube_context import Choice
 
 if TYPE_CHECKING:
@@ -57,8 +57,11 @@ def delete(experiment: str, revision: int | None, yes: bool, place: str | None, 
 
     async def look() -> tuple[str, str]:
         async with opened(place, choice) as store:
-            result = await found(store, experiment, choice.namespace, revision)
-            return result.namespace, result.name
+            meaning = meant(experiment, choice.namespace)
+            numbers = [one.revision for one in await store.rows() if (one.namespace, one.name) == meaning]
+            if not numbers or revision not in (None, *numbers):
+                await found(store, experiment, choice.namespace, revision)  # says what there is
+            return meaning
 
     async def gone(namespace: str, name: str) -> int:
         async with opened(place, choice) as store, store.running(namespace, name):
@@ -73,25 +76,35 @@ def delete(experiment: str, revision: int | None, yes: bool, place: str | None, 
     click.echo(f"{namespace}/{name}: {count} {'run' if count == 1 else 'runs'} deleted")
 
 
-@click.command("restore", epilog=examples("headgate experiment restore"))
+@click.command("restore", epilog=examples("headgate experiment restore", "headgate experiment restore --forget"))
+@click.option("--forget", is_flag=True, help="Strike what cannot be put back, such as where the rollout is gone.")
 @store_options
 @needs_load
-def restore(place: str | None, choice: Choice) -> None:
+def restore(forget: bool, place: str | None, choice: Choice) -> None:
     """Put back the traffic that experiments changed which were killed. Every run begins with this, too."""
     from headgate.experiment_routes import ClusterAndFolder
     from loadgen.experiment.runner import Services, restore_abandoned
+    from loadgen.experiment.store import StoreFault
 
     async def put_back() -> tuple[list[str], int]:
         async with opened(place, choice) as store:
             services = Services(engine=_no_engine, connect=lambda: connect(choice), routes=ClusterAndFolder(choice))
-            said = await restore_abandoned(store, services)
+            try:
+                said = await restore_abandoned(store, services)
+            except StoreFault as fault:
+                if not forget:
+                    raise
+                said = [str(fault)]
+            if forget and (count := await store.forget()):
+                said.append(f"{count} {'note' if count == 1 else 'notes'} struck: that traffic stays as it is")
             return said, len(await store.notes())
 
     said, left = run_async(put_back())
     for line in said or ["nothing has to be put back"]:
         click.echo(line)
     if left:
-        raise Failure(f"{left} changes are not put back", "their experiments still run, or see above")
+        changes = "1 change is" if left == 1 else f"{left} changes are"
+        raise Failure(f"{changes} not put back", "an experiment that runs does it at its end; otherwise see above")
 
 
 async def _no_engine(plan: Plan, tell: object) -> Outcome:

@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -97,7 +98,11 @@ class ClusterStore:
         packed = (found or {}).get("binaryData", {}).get("result.json.gz")
         if packed is None:
             return None
-        raw = gzip.decompress(base64.b64decode(packed))
+        try:
+            raw = gzip.decompress(base64.b64decode(packed))
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            what = f"ConfigMap {namespace}/{PREFIX}{name} is damaged: {error}"
+            raise StoreFault(what, "delete it") from None
         result = read_result(raw, f"ConfigMap {namespace}/{PREFIX}{name}")
         return result if revision in (None, result.revision) else None
 
@@ -147,8 +152,19 @@ class ClusterStore:
         for one in await self._all():
             owner = f"{one['metadata']['namespace']}/{one['metadata']['labels'][LABEL]}"
             for number, raw in _loaded((one.get("data") or {}).get("restorations")).items():
-                found.append((int(number), owner, before_of(raw)))
+                found.append((int(number), owner, before_of(raw, f"ConfigMap {PREFIX}{owner}")))
         return tuple(sorted(found, key=lambda each: -each[0]))
+
+    async def forget(self) -> int:
+        count = 0
+        for one in await self._all():
+            metadata = one["metadata"]
+            held = _loaded((metadata.get("annotations") or {}).get(_RUNNING))
+            notes = _loaded((one.get("data") or {}).get("restorations"))
+            if notes and time.time() - float(held.get("at", 0)) > LOST:
+                await self._edit(metadata["namespace"], metadata["labels"][LABEL], _all_struck)
+                count += len(notes)
+        return count
 
     async def _notes_of(self, namespace: str, name: str) -> bool:
         found = await self._find(namespace, name)
@@ -279,6 +295,10 @@ def _struck(found: Object, number: int) -> None:
     notes = _loaded(found["data"].get("restorations"))
     notes.pop(str(number), None)
     found["data"]["restorations"] = json.dumps(notes)
+
+
+def _all_struck(found: Object) -> None:
+    found["data"]["restorations"] = "{}"
 
 
 def _loaded(text: str | None) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadgen.experiment.context import Context, TaskFailure
+from loadgen.experiment.secrets import bare
 
 if TYPE_CHECKING:
     import aiohttp
@@ -38,7 +40,7 @@ async def text(context: Context, source: str) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise TaskFailure(f"{source} is not UTF-8 text") from None
+        raise TaskFailure(f"{bare(source)} is not UTF-8 text") from None
 
 
 async def _from_address(session: aiohttp.ClientSession, url: str) -> bytes:
@@ -51,19 +53,27 @@ async def _from_address(session: aiohttp.ClientSession, url: str) -> bytes:
                 raw += await answer.content.read(MAX_BYTES + 1 - len(raw))
             status = answer.status
     except (aiohttp.ClientError, OSError) as error:
-        raise TaskFailure(f"cannot fetch {url}: {words(error)}") from None
+        raise TaskFailure(f"cannot fetch {bare(url)}: {words(error)}") from None
     if status >= 300:
-        raise TaskFailure(f"cannot fetch {url}: status {status}")
+        raise TaskFailure(f"cannot fetch {bare(url)}: status {status}")
     if len(raw) > MAX_BYTES:
-        raise TaskFailure(f"{url} has more than {MAX_BYTES:,} bytes")
+        raise TaskFailure(f"{bare(url)} has more than {MAX_BYTES:,} bytes")
     return raw
 
 
 def words(error: BaseException) -> str:
-    """Why a request got no answer."""
+    """Why a request got no answer, without the address: that may hold a secret."""
+    import aiohttp
+
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return "redirected again and again"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "it leads to what is no address"
     inner = getattr(error, "os_error", None)
+    if isinstance(inner, ConnectionError) and inner.errno:  # asyncio puts the address into its words
+        return os.strerror(inner.errno).lower()
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror.lower()
     return " ".join(str(error).split()) or type(error).__name__

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loadgen.experiment.metric import MetricFault, read
+from pydantic import TypeAdapter
+
+from loadgen.experiment.metric import MetricFault, MetricInfo, parse, read
 from loadgen.experiment.result import Insights, LoadRun, Result
 from loadgen.report.contents import Report
 from loadgen.report.experiment import Condition, ExperimentReport, Metric
+from loadgen.slo.compare import Comparison
 from loadgen.slo.judge import assess
 from loadgen.slo.language import parse_all
+
+_MEANINGS = ("worse", "better", "too few samples", "no difference shown")
+_COMPARISON = TypeAdapter(Comparison)
 
 
 def report(result: Result) -> ExperimentReport:
@@ -18,7 +24,7 @@ def report(result: Result) -> ExperimentReport:
         name=result.name,
         namespace=result.namespace,
         completed=result.completed(),
-        failed=result.failure,
+        failed=result.failure or bool(result.troubles),
         tasks=len(result.spec),
         completed_tasks=result.completed_tasks,
         loops=result.loops,
@@ -32,14 +38,13 @@ def report(result: Result) -> ExperimentReport:
 
 def _conditions(insights: Insights) -> Iterator[Condition]:
     for slo in insights.slos:
-        info = insights.info.get(slo.metric) or insights.info.get(slo.metric.rpartition("/")[0])
         yield Condition(
             metric=slo.metric,
             satisfied=tuple(one.state == "pass" for one in slo.verdicts),
             states=tuple(one.state for one in slo.verdicts),
             upper=slo.limit if slo.upper else None,
             lower=None if slo.upper else slo.limit,
-            units=info.units if info else "",
+            units=_units(insights, slo.metric),
         )
 
 
@@ -51,14 +56,28 @@ def _metrics(insights: Insights) -> Iterator[Metric]:
         if name.endswith(("/latency", "/ttft", "/tpot")):
             names |= {f"{name}/{each}" for each in ("count", "mean", "stddev", "min", "max", "p50", "p95", "p99")}
     for name in sorted(names):
-        info = insights.info.get(name) or insights.info.get(name.rpartition("/")[0])
+        info = _info(insights, name)
         yield Metric(
             name=name,
             values=tuple(_value(insights, name, index) for index in range(len(insights.versions))),
-            units=info.units if info else "",
+            units=_units(insights, name),
             description=info.description if info else "",
             best=rewards.get(name),
         )
+
+
+def _info(insights: Insights, name: str) -> MetricInfo | None:
+    """Of a metric, or of the distribution that it is a figure of."""
+    try:
+        return insights.info.get(name) or insights.info.get(parse(name).base)
+    except MetricFault:
+        return None
+
+
+def _units(insights: Insights, name: str) -> str:
+    info = _info(insights, name)
+    counted = name not in insights.info and name.endswith(("/count", "-count"))
+    return info.units if info is not None and not counted else ""
 
 
 def _value(insights: Insights, name: str, index: int) -> float | None:
@@ -69,14 +88,24 @@ def _value(insights: Insights, name: str, index: int) -> float | None:
 
 
 def _run(load: LoadRun, result: Result) -> Report:
-    rules = tuple(dict.fromkeys(str(one["rule"]) for one in result.insights.rules))
-    slos, _ = parse_all(rules, "rules")
+    """As the tasks assess and compare looked at it; what they did not look at has no objectives."""
+    rules = [one for one in result.insights.rules if one.get("started") == load.outcome.started]
+    slos, _ = parse_all(tuple(dict.fromkeys(str(one["rule"]) for one in rules)), "rules")
     return Report(
         load.outcome,
-        assess(load.outcome, slos),
+        assess(load.outcome, slos, confidence=rules[0]["confidence"] if rules else None),
+        plan=load.plan,
+        comparison=_comparison(load, result.insights),
         percentiles=load.percentiles,
         title=f"{load.task}: {', '.join(load.targets.values())}",
     )
+
+
+def _comparison(load: LoadRun, insights: Insights) -> Comparison | None:
+    """Of several endpoints the one in which the candidate did worst."""
+    kept = [one for one in insights.comparisons if one.get("started") == load.outcome.started]
+    worst = min(kept, key=lambda one: _MEANINGS.index(one["meaning"]), default=None)
+    return _COMPARISON.validate_python(worst) if worst is not None else None
 
 
 def _doubts(insights: Insights) -> Iterator[str]:
@@ -99,5 +128,6 @@ def _notes(result: Result) -> Iterator[str]:
     yield from _doubts(result.insights)
     for comparison in result.insights.comparisons:
         yield str(comparison["words"])
+    yield from result.troubles
     if result.interrupted:
         yield "the run was interrupted: what is here was measured, the rest is missing"

@@ -12,8 +12,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from loadgen.experiment.metric import Measured, MetricInfo, Observed
+from loadgen.experiment.secrets import bare
 from loadgen.histogram import Distribution, Histogram
 from loadgen.outcome import UNATTRIBUTED, UNKNOWN, Outcome
+from loadgen.plan import Grpc, Plan, Scenario, Target
 
 State = Literal["completed", "skipped", "failed", "tolerated", "interrupted"]
 Satisfied = Literal["pass", "fail", "inconclusive", "invalid", "no data"]
@@ -74,6 +76,20 @@ class LoadRun:
     targets: Mapping[str, str]
     percentiles: tuple[float, ...]
     outcome: Outcome
+    plan: Plan | None = None
+    """What was asked, as `outline` leaves it."""
+
+
+def outline(plan: Plan) -> Plan:
+    """What a report tells of a plan: without bodies, headers, certificates and descriptors."""
+
+    def bare_of(scenario: Scenario) -> Scenario:
+        asked = scenario.target
+        grpc = Grpc(asked.grpc.method, b"", asked.grpc.kind) if asked.grpc is not None else None
+        target = Target(bare(asked.url), asked.protocol, asked.method, grpc=grpc, timeout=asked.timeout)
+        return Scenario(scenario.name, target, scenario.load)
+
+    return replace(plan, scenarios=tuple(bare_of(one) for one in plan.scenarios))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +168,8 @@ class Result:
     ended: float | None = None
     insights: Insights = Insights()
     version: str = ""
+    troubles: tuple[str, ...] = ()
+    """What went wrong beside the tasks: traffic that could not be put back."""
 
     @property
     def completed_tasks(self) -> int:

@@ -9,25 +9,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from loadgen.experiment import summary
 from loadgen.experiment.condition import ConditionFault
 from loadgen.experiment.context import Context, Done, Engine, TaskFailure
 from loadgen.experiment.result import Insights, Result, TaskResult
 from loadgen.experiment.routes import Before, Routes, RoutesFault
+from loadgen.experiment.secrets import masked, redacted, secrets
 from loadgen.experiment.spec import Experiment, Task
 from loadgen.experiment.store import Busy, Store, StoreFault
 from loadgen.experiment.tasks.perform import perform
-from loadgen.outcome import Progress
+from loadgen.outcome import Outcome, Progress
+from loadgen.plan import Plan
 from loadgen.slo.verdict import ExitCode
 from router.kube.client import Client
 
 INTERRUPTED = 130
 _PATIENCE = 60.0
 """Seconds that a load may take to end after an interrupt."""
+_LOOK = 30.0
+"""Seconds after which the clock is looked at again, as it may have been set."""
 
 
 @dataclass(slots=True)
@@ -55,8 +61,11 @@ class Run:
         self._services = services
         self._stopping = asyncio.Event()
         self._impatient = asyncio.Event()
+        self._loading = False
         self._unkept = ""
-        self.result = Result(experiment.name, experiment.namespace, 1, services.now(), experiment.document)
+        self._secrets = secrets(experiment.document)
+        spec = redacted(experiment.document)
+        self.result = Result(experiment.name, experiment.namespace, 1, services.now(), spec)
 
     @property
     def stopping(self) -> asyncio.Event:
@@ -73,7 +82,8 @@ class Run:
         """Raises Busy, StoreFault where nothing can be kept from the start, NotResumable."""
         experiment = self._experiment
         async with self._store.running(experiment.namespace, experiment.name):
-            for line in await put_back(self._store, self._services, f"{experiment.namespace}/{experiment.name}"):
+            said, _ = await put_back(self._store, self._services, f"{experiment.namespace}/{experiment.name}")
+            for line in said:
                 self._services.say(line)
             await self._begin(resume)
             try:
@@ -86,30 +96,46 @@ class Run:
 
     async def _begin(self, resume: bool) -> None:
         experiment, now = self._experiment, self._services.now()
-        last = await self._store.get(experiment.namespace, experiment.name)
+        try:
+            last = await self._store.get(experiment.namespace, experiment.name)
+            revision = last.revision + 1 if last is not None else 1
+        except StoreFault:
+            if resume:
+                raise
+            revision = 1 + max(await self._revisions(), default=0)
         if resume:
             if last is None:
                 raise NotResumable(f"{experiment.namespace}/{experiment.name} has not been run")
-            if [dict(one) for one in last.spec] != [dict(one) for one in experiment.document]:
+            if [dict(one) for one in last.spec] != [dict(one) for one in self.result.spec]:
                 raise NotResumable("the experiment was changed since: its results would not go together")
             if last.completed() and last.loops >= experiment.loops and not last.failure:
                 raise NotResumable("it is complete")
             done = tuple(one for one in last.tasks if one.state in ("completed", "skipped", "tolerated"))
             failure = any(one.state == "tolerated" for one in done)
             self.result = replace(last, tasks=done, failure=failure, interrupted=False, ended=None, updated=now)
+            self.result = replace(self.result, troubles=())
         else:
-            revision = last.revision + 1 if last is not None else 1
             self.result = replace(self.result, revision=revision, started=now, updated=now)
         self.result = replace(self.result, version=summary.own_version())
         await self._store.put(self.result)
 
+    async def _revisions(self) -> list[int]:
+        """Of runs that need not be readable."""
+        experiment = self._experiment
+        rows = await self._store.rows()
+        return [row.revision for row in rows if (row.namespace, row.name) == (experiment.namespace, experiment.name)]
+
     async def _loops(self) -> None:
         experiment = self._experiment
         endless = bool(experiment.cron) and experiment.loops == 1
+        clock = asyncio.get_running_loop().time  # does not jump
+        again = False
         while True:
-            if experiment.cron and not self.result.tasks and not await self._until_due():
+            if experiment.cron and (again or not self.result.tasks) and not await self._until_due():
                 return
-            began = self._services.now()
+            if again:
+                await self._keep(replace(self.result, loops=self.result.loops + 1, tasks=(), ended=None))
+            again, began = True, clock()
             went_on = await self._tasks()
             if self._stopping.is_set() or (not went_on and not experiment.cron):
                 return
@@ -117,17 +143,24 @@ class Run:
                 return
             if experiment.cron:
                 await self._keep(replace(self.result, ended=self._services.now()))
-            elif not await self._sleep(began + experiment.every - self._services.now()):
+            elif not await self._sleep(began + experiment.every - clock()):
                 return
-            await self._keep(replace(self.result, loops=self.result.loops + 1, tasks=(), ended=None))
 
     async def _until_due(self) -> bool:
         from cronsim import CronSim
 
-        now = self._services.now()
-        due = next(CronSim(self._experiment.cron, datetime.fromtimestamp(now, UTC).astimezone())).timestamp()
-        self._services.say(f"next loop at {datetime.fromtimestamp(due).astimezone():%Y-%m-%d %H:%M:%S %Z}")
-        return await self._sleep(due - now)
+        def after(now: float) -> float:
+            return next(CronSim(self._experiment.cron, datetime.fromtimestamp(now, UTC).astimezone())).timestamp()
+
+        now, due = self._services.now(), 0.0
+        while not due or now < due:
+            if not due or after(now) < due:  # at first, and when the clock was set back
+                due = after(now)
+                self._services.say(f"next loop at {datetime.fromtimestamp(due).astimezone():%Y-%m-%d %H:%M:%S %Z}")
+            if not await self._sleep(min(due - now, _LOOK)):
+                return False
+            now = self._services.now()
+        return True
 
     async def _sleep(self, seconds: float) -> bool:
         """False when it was interrupted."""
@@ -174,6 +207,7 @@ class Run:
 
         def ended(state: str, message: str = "", output: str = "", code: int = 0) -> TaskResult:
             now = self._services.now()
+            message, output = masked(message, self._secrets), masked(output, self._secrets)
             return TaskResult(task.kind, state, began, now, message, output, code)  # type: ignore[arg-type]
 
         try:
@@ -189,6 +223,11 @@ class Run:
                 return ended("interrupted", str(failure), failure.output, INTERRUPTED), failure.insights
             state = "tolerated" if task.continue_on_failure else "failed"
             return ended(state, str(failure), failure.output, failure.code), failure.insights
+        except Exception as error:  # what was measured before is worth more than a traceback
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"this is a fault of headgate's own: {type(error).__name__}: {error}"
+            where = f"{Path(place.filename).name}, line {place.lineno}"
+            return ended("failed", f"{what} ({where})", code=ExitCode.TOOL_ERROR), None
         return ended("completed", done.message, done.output), done.insights
 
     def _holds(self, task: Task) -> bool:
@@ -210,11 +249,11 @@ class Run:
         context = Context(
             experiment=self._experiment,
             result=self.result,
-            engine=services.engine,
+            engine=self._engine,
             note=self._note,
             connect=services.connect,
             routes=services.routes,
-            say=services.say,
+            say=lambda line: services.say(masked(line, self._secrets)),
             progress=services.progress,
             now=services.now,
         )
@@ -223,7 +262,7 @@ class Run:
         at_once = asyncio.ensure_future(self._impatient.wait())
         try:
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and task.kind in ("http", "grpc"):
+            if not work.done() and self._loading:
                 await asyncio.wait({work, at_once}, timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 work.cancel()
@@ -233,9 +272,22 @@ class Run:
                 one.cancel()
             await asyncio.gather(work, stop, at_once, return_exceptions=True)
 
-    async def _note(self, before: Before) -> None:
+    async def _engine(self, plan: Plan, tell: Callable[[Progress], None]) -> Outcome:
+        self._loading = True
         try:
-            await self._store.note(f"{self._experiment.namespace}/{self._experiment.name}", before)
+            return await self._services.engine(plan, tell)
+        finally:
+            self._loading = False
+
+    async def _note(self, before: Before) -> None:
+        """Raises TaskFailure, too, where another experiment has changed the same traffic: each would undo the other."""
+        own = f"{self._experiment.namespace}/{self._experiment.name}"
+        try:
+            for _, owner, known in await self._store.notes():
+                if owner != own and (known.model, known.where) == (before.model, before.where):
+                    what = f"traffic of {before.model} is changed by experiment {owner}"
+                    raise TaskFailure(what, "wait for its end; if it was killed: headgate experiment restore")
+            await self._store.note(own, before)
         except StoreFault as fault:
             raise TaskFailure(f"what has to be put back cannot be noted, so nothing is changed: {fault}") from None
 
@@ -253,33 +305,39 @@ class Run:
 
     async def _end(self) -> None:
         experiment = f"{self._experiment.namespace}/{self._experiment.name}"
-        for line in await put_back(self._store, self._services, experiment):
+        said, troubles = await put_back(self._store, self._services, experiment)
+        for line in said:
             self._services.say(line)
         interrupted = self.result.interrupted or self._stopping.is_set()
         now = self._services.now()
-        await self._keep(replace(self.result, interrupted=interrupted, ended=now, updated=now))
+        await self._keep(
+            replace(self.result, interrupted=interrupted, ended=now, updated=now, troubles=tuple(troubles))
+        )
 
 
-async def put_back(store: Store, services: Services, experiment: str) -> list[str]:
-    """Put back all traffic that an experiment changed; what was done, and what could not be, in words."""
-    said = []
+async def put_back(store: Store, services: Services, experiment: str) -> tuple[list[str], list[str]]:
+    """Put back all traffic that an experiment changed; all that is to be said, and that which is bad news."""
+    said: list[str] = []
+    bad: list[str] = []
     for number, owner, before in await store.notes():
         if owner != experiment:
             continue
         if services.routes is None:
-            said.append(f"traffic of {before.model} was changed by {owner} and cannot be put back here")
+            bad.append(f"traffic of {before.model} was changed by {owner} and cannot be put back here")
+            said.append(bad[-1])
             continue
         try:
             line = await services.routes.restore(before, f"end of experiment {experiment}")
         except RoutesFault as fault:
-            said.append(f"traffic of {before.model} could not be put back: {fault}; try headgate experiment restore")
+            bad.append(f"traffic of {before.model} could not be put back: {fault}; try headgate experiment restore")
+            said.append(bad[-1])
             continue
         said.append(line)
         try:
             await store.strike(number)
         except StoreFault as fault:  # it will be put back once more, to what it is then already
             said.append(f"that it was put back cannot be noted: {fault}")
-    return said
+    return said, bad
 
 
 async def restore_abandoned(store: Store, services: Services) -> list[str]:
@@ -289,7 +347,7 @@ async def restore_abandoned(store: Store, services: Services) -> list[str]:
         namespace, _, name = experiment.partition("/")
         with contextlib.suppress(Busy):
             async with store.running(namespace, name):
-                said += await put_back(store, services, experiment)
+                said += (await put_back(store, services, experiment))[0]
     return said
 
 
@@ -302,6 +360,8 @@ def exit_code(result: Result) -> int:
     for one in result.tasks:
         if one.state == "failed":
             return one.code or ExitCode.TOOL_ERROR
+    if result.troubles:
+        return ExitCode.TOOL_ERROR
     states: list[str] = [one.state for slo in result.insights.slos for one in slo.verdicts]
     states += [str(rule["state"]) for rule in result.insights.rules]
     if any(load.outcome.faults for load in result.insights.loads):

@@ -24,10 +24,14 @@ from pydantic import ValidationError
 from loadgen.experiment.result import Result
 from loadgen.experiment.routes import Before
 
+VERSION = 1
+"""Of the tables; a file of a newer one is left alone."""
+
 KEPT = 50
 """Runs of one experiment that are kept, the newest."""
 
-_SCHEMA = """
+_COLUMNS = "namespace, name, revision, started, updated, state, document"
+_SCHEMA = f"""
 create table if not exists results (
     namespace text not null, name text not null, revision integer not null,
     started real not null, updated real not null, state text not null, document blob not null,
@@ -36,6 +40,7 @@ create table if not exists results (
 create table if not exists restorations (
     number integer primary key autoincrement, experiment text not null, noted real not null, document text not null
 );
+pragma user_version = {VERSION};
 """
 
 
@@ -87,6 +92,9 @@ class Store(Protocol):
     async def notes(self) -> tuple[tuple[int, str, Before], ...]:
         """(number, experiment, how it was), the newest first."""
 
+    async def forget(self) -> int:
+        """Strike all notes, readable or not, of experiments that do not run; how many there were."""
+
 
 def state(result: Result) -> str:
     if result.ended is None:
@@ -111,8 +119,23 @@ class SqliteStore:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _cannot(path, error) from None
+        if path.exists():
+            self._look()
+            return
+        with contextlib.suppress(OSError):  # where it cannot be made, SQLite says why
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # scripts may have printed what is nobody's business
         with self._open() as db:
             db.executescript(_SCHEMA)
+
+    def _look(self) -> None:
+        with self._open() as db:
+            (version,) = db.execute("pragma user_version").fetchone()
+            if version > VERSION:
+                raise StoreFault(
+                    f"{self.path} is of a newer headgate", "use that one, or give another place with --store"
+                )
+            if version < VERSION:
+                db.executescript(_SCHEMA)
 
     @asynccontextmanager
     async def running(self, namespace: str, name: str) -> AsyncIterator[None]:
@@ -160,10 +183,16 @@ class SqliteStore:
         with self._open() as db:
             db.execute("delete from restorations where number = ?", (number,))
 
+    async def forget(self) -> int:
+        with self._open() as db:
+            owners = {owner for (owner,) in db.execute("select experiment from restorations")}
+            idle = [one for one in owners if not self.is_running(*one.split("/", 1))]
+            return sum(db.execute("delete from restorations where experiment = ?", (one,)).rowcount for one in idle)
+
     async def notes(self) -> tuple[tuple[int, str, Before], ...]:
         with self._open() as db:
             found = db.execute("select number, experiment, document from restorations order by number desc").fetchall()
-        return tuple((number, experiment, before_of(json.loads(raw))) for number, experiment, raw in found)
+        return tuple((number, experiment, before_of(raw, str(self.path))) for number, experiment, raw in found)
 
     def _row(self, row: Row) -> Row:
         """A run that was killed still says that it runs."""
@@ -174,7 +203,7 @@ class SqliteStore:
     def _put(self, result: Result) -> None:
         with self._open() as db:
             db.execute(
-                "insert or replace into results values (?, ?, ?, ?, ?, ?, ?)",
+                f"insert or replace into results ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)",
                 (
                     result.namespace,
                     result.name,
@@ -235,15 +264,23 @@ class SqliteStore:
             yield
 
 
-def before_of(raw: Mapping[str, Any]) -> Before:
-    return Before(raw["model"], raw["where"], raw["versions"], raw["after"], raw["context"])
+def before_of(raw: str | Mapping[str, Any], where: str) -> Before:
+    try:
+        found = json.loads(raw) if isinstance(raw, str) else raw
+        return Before(found["model"], found["where"], found["versions"], found["after"], found["context"])
+    except (ValueError, KeyError, TypeError):
+        what = f"{where} notes traffic that has to be put back, in a way that this version cannot read"
+        hint = "use the version that wrote it; or headgate experiment restore --forget, and look after the traffic"
+        raise StoreFault(what, hint) from None
 
 
 def read_result(raw: bytes | str, where: str) -> Result:
     try:
         return Result.from_json(raw)
     except ValidationError as error:
-        what = f"{where} holds a result that this version cannot read: {error.errors(include_url=False)[0]['msg']}"
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        what = f"{where} holds a result that this version cannot read: {place}: {first['msg'].lower()}"
         raise StoreFault(what, "delete it, or read it with the version that wrote it") from None
 
 
@@ -251,4 +288,6 @@ def _cannot(path: Path, error: Exception) -> StoreFault:
     words = " ".join(str(getattr(error, "strerror", None) or error).split()).lower()
     if "not a database" in words:
         return StoreFault(f"{path} is no SQLite file", "give another one with --store")
+    if "malformed" in words:
+        return StoreFault(f"{path} is damaged: {words}", "move it away, or give another one with --store")
     return StoreFault(f"{path}: {words}", "give another place with --store")

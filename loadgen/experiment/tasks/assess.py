@@ -131,6 +131,7 @@ def _rules(settings: AssessSettings, insights: Insights) -> list[dict[str, Any]]
     found: list[dict[str, Any]] = []
     for load in _last(insights.loads) if slos else ():
         assessment = judge(load.outcome, slos, confidence=settings.confidence)
+        where = {"confidence": settings.confidence, "started": load.outcome.started}
         for one in assessment.verdicts:
             state = "invalid" if assessment.faults else _RULINGS[one.ruling]
             found.append(
@@ -142,6 +143,7 @@ def _rules(settings: AssessSettings, insights: Insights) -> list[dict[str, Any]]
                     "value": one.value,
                     "limit": one.limit,
                     "why": one.why,
+                    **where,
                 }
             )
         if not assessment.verdicts:
@@ -154,6 +156,7 @@ def _rules(settings: AssessSettings, insights: Insights) -> list[dict[str, Any]]
                     "value": None,
                     "limit": None,
                     "why": assessment.silent,
+                    **where,
                 }
                 for slo in slos
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 from loadgen.experiment.context import Context, Done, TaskFailure
 from loadgen.experiment.result import LoadRun
@@ -14,24 +15,25 @@ from loadgen.slo.verdict import ExitCode
 async def perform(settings: CompareSettings, context: Context) -> Done:
     insights = context.insights
     found: list[Comparison] = []
+    kept_as: list[dict[str, Any]] = []
     for load in insights.loads:
         for scenario in _scenarios(load, settings):
             weights = {name: float(share) for name, share in settings.weights.items()} or None
-            found.append(
-                compare(
-                    load.outcome,
-                    settings.primary,
-                    settings.candidate,
-                    scenario=scenario,
-                    confidence=settings.confidence,
-                    weights=weights,
-                )
+            one = compare(
+                load.outcome,
+                settings.primary,
+                settings.candidate,
+                scenario=scenario,
+                confidence=settings.confidence,
+                weights=weights,
             )
+            found.append(one)
+            kept_as.append({**asdict(one), "started": load.outcome.started})
     if not found:
         seen = ", ".join(insights.labels()) or "none"
         what = f"no run measured both {settings.primary} and {settings.candidate}"
         raise TaskFailure(what, f"versions seen: {seen}", code=ExitCode.NO_DATA)
-    kept = replace(insights, comparisons=tuple(asdict(one) for one in found))
+    kept = replace(insights, comparisons=tuple(kept_as))
     worse = [one for one in found if one.meaning == "worse"]
     words = "; ".join(one.words for one in found)
     if worse and settings.fail_if_worse:

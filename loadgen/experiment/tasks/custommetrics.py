@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from loadgen.experiment.fetch import text, words
 from loadgen.experiment.gotemplate import Template, TemplateFault
 from loadgen.experiment.metric import Measured, MetricFault, MetricInfo, Observed, normal
 from loadgen.experiment.result import Insights, InsightsFault
+from loadgen.experiment.secrets import masked, to_mask
 from loadgen.experiment.tasks.settings import CustomMetricsSettings
 from loadgen.experiment.values import HeaderTexts, PlainText, WebAddress
 from loadgen.slo.verdict import ExitCode
@@ -194,11 +195,13 @@ async def _asked(
         "Content-Type": "application/json;charset=utf-8",
         **{name: _expanded(value) for name, value in {**provider.headers, **settings.headers}.items()},
     }
+    hidden = to_mask(value for name, value in headers.items() if name.lower() != "content-type")
     gate = asyncio.Semaphore(8)
 
     async def one(query: Query) -> tuple[str, float | str]:
         async with gate:
-            return metric(provider, query), await _value(session, provider, query, headers, settings.retries)
+            found = await _value(session, provider, query, headers, settings.retries)
+            return metric(provider, query), masked(found, hidden) if isinstance(found, str) else found
 
     answers = await asyncio.gather(*(one(query) for query in provider.metrics))
     values = {name: value for name, value in answers if isinstance(value, float)}
@@ -227,6 +230,8 @@ async def _value(
         except (aiohttp.ClientError, OSError) as error:
             why = words(error)
             continue
+        if len(raw) >= _ANSWER:
+            return f"the answer has more than {_ANSWER // 1024**2} MiB"
         if status < 300:
             return await asyncio.to_thread(number, raw, query.jq_expression)
         why = f"status {status}: {' '.join(raw[:200].decode(errors='replace').split())}"
@@ -247,7 +252,7 @@ def number(raw: bytes, expression: str) -> float | str:
         return f"{expression}: {' '.join(str(error).split())[:200]}"
     if isinstance(found, bool) or not isinstance(found, int | float):
         return f"{expression} is {json.dumps(found)[:60]}, not a number"
-    return float(found) if math.isfinite(found) else f"{expression} is {found}, not a number"
+    return float(found) if abs(found) < sys.float_info.max else f"{expression} is {found}, not a number"
 
 
 def go_spelling(expression: str) -> str:

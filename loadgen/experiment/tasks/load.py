@@ -9,7 +9,8 @@ from typing import Any, Literal
 from loadgen.experiment.context import Context, Done, TaskFailure
 from loadgen.experiment.fetch import fetched, words
 from loadgen.experiment.measure import ALWAYS, measured
-from loadgen.experiment.result import InsightsFault, LoadRun
+from loadgen.experiment.result import InsightsFault, LoadRun, outline
+from loadgen.experiment.secrets import bare
 from loadgen.experiment.tasks import grpc_plan, http_plan, messages
 from loadgen.experiment.tasks.grpc_settings import GrpcSettings
 from loadgen.experiment.tasks.http_settings import HttpEndpoint, HttpSettings
@@ -71,6 +72,7 @@ async def _loaded(
         {one.name: _target(one) for one in scenarios},
         tuple(sorted({*ALWAYS, *percentiles})),
         outcome,
+        outline(plan),
     )
     try:
         insights = context.insights.joined(measured(task, outcome, ids, percentiles))
@@ -98,7 +100,7 @@ def _percentiles(settings: HttpSettings | GrpcSettings) -> set[float]:
 
 def _target(scenario: Scenario) -> str:
     grpc = scenario.target.grpc
-    return grpc.method if grpc is not None else scenario.target.url
+    return grpc.method if grpc is not None else bare(scenario.target.url)
 
 
 def _counted(outcome: Outcome) -> str:
@@ -163,7 +165,7 @@ async def _tried(scenario: Scenario, one: HttpEndpoint, body: bytes | None, cont
         try:
             trust = _trust(scenario)
         except (OSError, ssl.SSLError) as error:
-            return f"{target.url}: {error}"
+            return f"{bare(target.url)}: {error}"
     headers = {key: value for key, value in target.headers if "{{" not in value}
     templated = target.payload.template is not None
     try:
@@ -180,11 +182,11 @@ async def _tried(scenario: Scenario, one: HttpEndpoint, body: bytes | None, cont
             ) as answer,
         ):
             size = len(await answer.read())
-    except (aiohttp.ClientError, OSError) as error:
-        return f"{target.url}: {words(error)}"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return f"{bare(target.url)}: {words(error)}"
     if templated or not any(answer.status in each for each in target.errors):
         return ""
-    return f"error {answer.status} for {target.url} ({size} bytes)"
+    return f"error {answer.status} for {bare(target.url)} ({size} bytes)"
 
 
 def _trust(scenario: Scenario) -> Any:

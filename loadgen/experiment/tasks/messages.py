@@ -82,7 +82,7 @@ async def _descriptors(one: GrpcEndpoint, metadata: Mapping[str, str], context: 
     if one.proto is not None:
         imports = [folder / path for path in one.import_paths or ()]
         return _good(await asyncio.to_thread(from_proto, [folder / one.proto], imports, one.proto))
-    if re.split(r"[/]|\.(?=[^.]+$)", one.call)[0] == V2:
+    if one.call.rpartition("/" if "/" in one.call else ".")[0] == V2:
         return built_in()
     tls = grpc_plan.tls(one)
     asked = tuple({**metadata, **(one.reflect_metadata or {})}.items())

@@ -76,14 +76,17 @@ async def _sent(settings: NotifySettings, context: Context) -> str:
                 params=settings.params,
                 data=body.encode() if body is not None else None,
                 headers=headers,
+                allow_redirects=False,  # a POST would arrive as a GET, without its body
             ) as answer,
         ):
             said = (await answer.content.read(500)).decode(errors="replace")
             status = answer.status
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise TaskFailure(f"{_bare(settings.url)} was not told: {words(error)}") from None
     if not 200 <= status < 300:
         detail = f": {' '.join(said.split())}" if said.strip() else ""
+        if 300 <= status < 400:
+            detail = ", which is not followed: give the address that it leads to"
         what = f"did not receive successful status code for notify task: {_bare(settings.url)} answers {status}"
         raise TaskFailure(what + detail)
     return f"{_bare(settings.url)} answers {status}"

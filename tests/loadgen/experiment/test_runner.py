@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sqlite3
 import subprocess
@@ -11,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment_bench import Bench, answering, go
+from experiment_bench import Bench, answering, go, served
 
 from loadgen.experiment.asserting import held, wanted
+from loadgen.experiment.present import report
 from loadgen.experiment.result import Result
 from loadgen.experiment.routes import Before, RoutesFault
 from loadgen.experiment.runner import NotResumable, exit_code, restore_abandoned
 from loadgen.experiment.store import Busy, SqliteStore, StoreFault
 from loadgen.experiment.tasks.settings import RouteSettings
 from loadgen.outcome import Outcome, Series
+from loadgen.plan import Plan
+from loadgen.report.experiment import render
 
 
 class Traffic:
@@ -109,11 +113,38 @@ def test_cron_waits_for_its_time_and_can_be_interrupted(bench: Bench) -> None:
 
 def test_cron_runs_a_loop_when_it_is_due(bench: Bench) -> None:
     async def body() -> None:
-        clock = iter([0.0, *[59.999] * 10_000])
+        clock = [59.99]
+        bench.when("next loop at", lambda: clock.append(clock[-1] + 60))
         text = "spec: {cron: '* * * * *', loops: 2, tasks: [{run: echo ran >> log}]}"
-        result = await bench.run(text, now=lambda: next(clock))
-        assert result.completed()
+        result = await bench.run(text, now=lambda: clock[-1])
+        assert (result.completed(), result.loops) == (True, 2)
         assert (bench.folder / "log").read_text() == "ran\nran\n"
+
+    go(body())
+
+
+def test_cron_keeps_to_a_clock_that_is_set_back(bench: Bench) -> None:
+    async def body() -> None:
+        clock = [7259.99]
+        work = bench.prepared("spec: {cron: '* * * * *', tasks: [{run: touch ran}]}", now=lambda: clock[-1])
+        jumps = iter([3659.99, 3660.01, 3660.01])
+        bench.when("next loop at", lambda: clock.append(next(jumps)))
+        bench.when("completed: the script", work.stop)
+        await work.run()
+        assert (bench.folder / "ran").exists()
+        assert len([line for line in bench.lines if "next loop at" in line]) == 2  # an hour earlier the second time
+
+    go(body())
+
+
+def test_between_loops_the_last_one_is_what_is_known(bench: Bench) -> None:
+    async def body() -> None:
+        clock = [59.99]
+        work = bench.prepared("spec: {cron: '* * * * *', tasks: [{run: 'true'}]}", now=lambda: clock[-1])
+        jumps = iter([lambda: clock.append(60.0), work.stop])
+        bench.when("next loop at", lambda: next(jumps)())
+        result = await work.run()
+        assert (result.loops, result.completed()) == (1, True)
 
     go(body())
 
@@ -320,6 +351,10 @@ def test_what_cannot_be_put_back_is_told_and_stays_noted(bench: Bench) -> None:
     async def body() -> None:
         await bench.run(f"spec:\n{ROUTE}", routes=Traffic(stubborn=True))
         assert any("could not be put back: no answer" in line for line in bench.lines)
+        kept = await bench.store.get("default", "e")
+        assert kept is not None
+        assert exit_code(kept) == 1
+        assert "could not be put back" in render(report(kept), "text")
         assert len(await bench.store.notes()) == 1
         again = Traffic()
         assert await restore_abandoned(bench.store, bench.services(routes=again)) == ["default/iris: as before"]
@@ -432,3 +467,110 @@ def test_samples_of_all_loops_are_one_sample_and_a_loop_that_is_believed_heals_a
     assert (read("grpc/latency/count", both).value, read("grpc/latency/p99", both).samples) == (120, 120)
     assert read("grpc/latency/p99", both).distrust == "late"
     assert read("grpc/error-rate", both).distrust == ""
+
+
+# Secrets, and what must not happen
+
+
+def test_secrets_are_not_kept_shown_or_sent_on(bench: Bench) -> None:
+    """Whatever repeats them: a script, an address, the experiment itself."""
+
+    async def body() -> None:
+        async with served() as web:
+            text = f"""
+spec:
+- task: notify
+  with: {{url: "{web.url}/status/500?hook-s3cret", headers: {{Authorization: Bearer t0p-s3cret}}}}
+  continueOnFailure: true
+- {{run: echo t0p-s3cret}}
+- {{task: http, with: {{url: "{web.url}/ok?api_key=query-s3cret", headers: {{X-Token: http-s3cret, host: h}}}}}}
+- task: notify
+  with: {{url: "{web.url}/json", payloadTemplate: '{{{{ .Report.experiment | toJson }}}}'}}
+- {{task: github, if: "false", with: {{owner: a, repo: b, token: github-s3cret}}}}
+"""
+            result = await bench.run(text)
+            assert kinds(result)[0] == ("notify", "tolerated")
+            assert {state for _, state in kinds(result)[1:]} == {"completed", "skipped"}
+            page = render(report(result), "html")
+            seen = [result.to_json(), web.asked[-1].body, page.encode(), *(line.encode() for line in bench.lines)]
+            assert [one for one in seen if b"s3cret" in one] == []
+            assert b"run" in web.asked[-1].body
+            assert {one.query.get("api_key") for one in web.asked} == {None, "query-s3cret"}
+
+    go(body())
+
+
+def test_a_fault_of_our_own_fails_the_task_and_not_the_rest(bench: Bench) -> None:
+    async def broken(plan: object, tell: object) -> Outcome:
+        raise ZeroDivisionError("division by zero")
+
+    text = "spec: [{task: http, with: {url: 'http://127.0.0.1:1/', allowInitialErrors: true}}]"
+    result = go(bench.run(text, engine=broken))
+    assert result.tasks[0].state == "failed"
+    assert "ZeroDivisionError: division by zero (test_runner.py, line" in result.tasks[0].message
+    assert exit_code(result) == 1
+
+
+def test_an_interrupt_does_not_wait_for_requests_before_the_load(bench: Bench) -> None:
+    async def body() -> None:
+        hung = await asyncio.start_server(lambda reader, writer: work.stop(), "127.0.0.1", 0)
+        port = hung.sockets[0].getsockname()[1]
+        work = bench.prepared(f"spec: [{{task: http, with: {{url: 'http://127.0.0.1:{port}/', timeout: 100s}}}}]")
+        result = await work.run()
+        assert (result.interrupted, result.tasks[0].message) == (True, "")
+        hung.close()
+
+    go(body())
+
+
+def test_traffic_that_another_experiment_changed_is_left_to_it(bench: Bench) -> None:
+    """Each would put back what the other made of it."""
+
+    async def body() -> None:
+        traffic = Traffic()
+        other = bench.prepared(f"metadata: {{name: other}}\nspec:\n{ROUTE}", routes=traffic)
+
+        async def meanwhile(plan: Plan, tell: object) -> Outcome:
+            found = await other.run()
+            assert found.tasks[0].message.startswith("traffic of default/iris is changed by experiment default/e")
+            return await answering()(plan, lambda progress: None)
+
+        http = "- {task: http, with: {url: 'http://127.0.0.1:1/', allowInitialErrors: true}}\n"
+        assert (await bench.run(f"spec:\n{ROUTE}{http}", routes=traffic, engine=meanwhile)).no_failure()
+        assert traffic.weights == {"v1": 100, "v2": 0}
+
+    go(body())
+
+
+def test_a_note_that_cannot_be_read_is_told_and_can_be_forgotten(bench: Bench) -> None:
+    async def body() -> None:
+        store = bench.store
+        with sqlite3.connect(store.path) as db:
+            db.execute("insert into restorations (experiment, noted, document) values ('default/e', 0, 'nonsense')")
+        with pytest.raises(StoreFault, match="in a way that this version cannot read") as fault:
+            await bench.run("spec: [{run: 'true'}]")
+        assert "--forget" in fault.value.hint
+        async with store.running("default", "e"):
+            assert await store.forget() == 0
+        assert await store.forget() == 1
+        assert (await bench.run("spec: [{run: 'true'}]")).completed()
+
+    go(body())
+
+
+def test_a_store_of_a_newer_version_is_left_alone(bench: Bench) -> None:
+    with sqlite3.connect(bench.store.path) as db:
+        db.execute("pragma user_version = 99")
+    with pytest.raises(StoreFault, match="is of a newer headgate"):
+        bench.store  # noqa: B018
+
+
+def test_a_run_that_cannot_be_read_does_not_stop_the_next_one(bench: Bench) -> None:
+    async def body() -> None:
+        await bench.run("spec: [{run: 'true'}]")
+        with sqlite3.connect(bench.store.path) as db:
+            db.execute("update results set document = '{}'")
+        assert (await bench.run("spec: [{run: 'true'}]")).revision == 2
+        assert (bench.store.path.stat().st_mode & 0o077) == 0
+
+    go(body())

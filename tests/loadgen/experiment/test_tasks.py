@@ -13,11 +13,13 @@ import pytest
 from experiment_bench import Asked, Bench, answering, go, served
 
 from loadgen.experiment.metric import read
+from loadgen.experiment.present import report
 from loadgen.experiment.result import Result
 from loadgen.experiment.tasks.custommetrics import number
 from loadgen.experiment.tasks.ready import complaint
 from loadgen.histogram import Distribution, Histogram
 from loadgen.outcome import Fault, Series
+from loadgen.report.experiment import render
 
 # ready
 
@@ -81,7 +83,7 @@ def test_a_script_runs_with_its_environment_and_its_output_is_kept(bench: Bench)
         )
     )
     assert result.tasks[0].output == f"hello of e\n{bench.folder}\n"
-    assert "  hello of e" in bench.lines
+    assert "  hello of e" in "\n".join(bench.lines).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -468,3 +470,78 @@ def test_reports_tell_what_is_broken_from_what_is_not_known(bench: Bench) -> Non
     assert 'skipped message="inconclusive: too few samples"' in junit
     unclear = assessed(bench, "{SLOs: {upper: {http/latency-p99: 5}}}", few)
     assert json.loads(rendered(unclear, "json"))["result"] == "INCONCLUSIVE"
+
+
+def test_the_report_shows_what_assess_and_compare_looked_at(bench: Bench) -> None:
+    """With the load that was asked, the comparison, and the confidence of the rules."""
+    text = """
+spec:
+- task: http
+  with: {url: "http://u:p4ssword@127.0.0.1:1/?token=t0ken-value", qps: 20, duration: 1s, allowInitialErrors: true}
+- task: assess
+  with:
+    rules: [v2.latency-p50 <= 1.5 * v1.latency-p50]
+    confidence: 0.9
+    SLOs: {upper: {http/latency-p100: 1000}}
+- task: compare
+  with: {candidate: v2, primary: v1}
+"""
+    result = go(bench.run(text, engine=answering(FAST, SLOW)))
+    made = report(result)
+    run = made.runs[0]
+    assert run.assessment.confidence == 0.9
+    assert [one.ruling for one in run.assessment.verdicts] == [
+        {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE"}[one["state"]] for one in result.insights.rules
+    ]
+    assert run.comparison is not None
+    assert (run.comparison.candidate, run.comparison.words) == ("v2", result.tasks[2].message)
+    shown = render(made, "html")
+    assert "20/s" in shown
+    assert "Differences; p values" in shown
+    assert "http/latency-p100 (msec)" in shown
+    assert "p4ssword" not in shown
+    assert "t0ken-value" not in shown
+    assert render(report(Result.from_json(result.to_json())), "html") == shown
+
+
+def test_a_script_does_not_wait_for_what_it_left_behind(bench: Bench) -> None:
+    result = go(bench.run("spec: [{run: 'sleep 600 & echo done', with: {timeout: 100s}}]"))
+    assert (result.tasks[0].state, result.tasks[0].output) == ("completed", "done\n")
+
+
+def test_a_redirected_notification_has_not_arrived(bench: Bench) -> None:
+    async def body() -> None:
+        async with served() as web:
+            text = f"spec: [{{task: notify, with: {{url: '{web.url}/status/302', payloadTemplate: x}}}}]"
+            result = await bench.run(text)
+            assert "answers 302, which is not followed" in result.tasks[0].message
+
+    go(body())
+
+
+def test_an_answer_does_not_tell_the_headers_it_was_asked_with(bench: Bench) -> None:
+    """Those of the provider's template, and those whose value is in the environment."""
+    template = """
+url: URL/metrics
+provider: p
+headers: {Authorization: Bearer s3cret-value}
+metrics: [{name: a, type: gauge, jqExpression: .v}]
+"""
+
+    async def body() -> None:
+        async with served() as web:
+            web.answer = lambda asked: {"v": asked.headers["authorization"]}
+            (bench.folder / "t.yaml").write_text(template.replace("URL", web.url))
+            text = "spec: [{task: custommetrics, with: {templates: {p: t.yaml}, retries: 0}}]"
+            result = await bench.run(text)
+            assert result.tasks[0].state == "failed"
+            assert '.v is "***"' in result.tasks[0].message
+
+    go(body())
+
+
+@pytest.mark.parametrize("separator", "/.")
+def test_the_v2_service_is_built_in_however_it_is_written(bench: Bench, separator: str) -> None:
+    call = f"inference.GRPCInferenceService{separator}ModelInfer"
+    text = f"spec: [{{task: grpc, with: {{host: 'localhost:1', call: {call}, data: {{model_name: iris}}}}}}]"
+    assert go(bench.run(text)).tasks[0].state == "completed"
