@@ -45,12 +45,14 @@ async def run(
     page: str | None = None,
     listen: str | None = None,
     silence: float = _SILENCE,
+    arrival: float | None = None,
 ) -> Outcome:
     """`page`: [HOST:]PORT of locust's web page. `listen`: [HOST:]PORT on which workers of other machines are expected.
 
     SIGINT and SIGTERM end the run early, the second time at once: the outcome is then `interrupted`. An engine that
-    says nothing for `silence` seconds is killed, and the outcome is what it had told by then. Raises EngineFailed, and
-    OSError where the plan cannot be handed over.
+    says nothing for `silence` seconds is killed, and the outcome is what it had told by then. Where no other worker
+    comes for `arrival` seconds (60 unless given) there is no run. Raises EngineFailed, and OSError where the plan
+    cannot be handed over.
     """
     with tempfile.TemporaryDirectory(prefix="headgate-load-") as folder:
         asked, result = Path(folder, "plan.json"), Path(folder, "result.json")
@@ -58,6 +60,7 @@ async def run(
         arguments = [str(asked), str(result), "--attached"]
         arguments += [] if page is None else ["--ui", page]
         arguments += [] if listen is None else ["--master", listen]
+        arguments += [] if arrival is None else ["--arrival", str(arrival)]
         async with _engine(arguments) as engine:
             guard = asyncio.create_task(engine.guard(silence))
             try:

@@ -61,11 +61,14 @@ class View:
             self._live.update(picture(progress, self._notes[-3:]), refresh=True)
         elif progress.phase != self._phase or progress.at - self._told >= EVERY:
             self._phase, self._told = progress.phase, progress.at
-            click.echo(line(progress), err=True)
+            note = f"  {self._notes[-1]}" if self._notes and progress.phase == "starting" else ""
+            click.echo(line(progress) + note, err=True)
 
 
 def line(progress: Progress) -> str:
     """In one line, as logs have it."""
+    if progress.phase == "starting":
+        return f"{progress.at:.0f} s  starting"
     parts = [f"{progress.at:.0f} s", progress.phase, f"{digits(progress.rate)}/s{_asked(progress)}"]
     parts += [f"{progress.in_flight:,} in flight", f"lag p99 {duration(progress.lag_p99)}"]
     for row in progress.rows:

@@ -20,7 +20,7 @@ from pydantic import ValidationError  # noqa: E402
 
 from loadgen.engine import alone, worker  # noqa: E402
 from loadgen.engine.console import Commands, Console, Lines, fail  # noqa: E402
-from loadgen.engine.leader import Leader  # noqa: E402
+from loadgen.engine.leader import ARRIVAL, Leader  # noqa: E402
 from loadgen.plan import Plan  # noqa: E402
 
 
@@ -38,7 +38,7 @@ def main() -> int:
         if plan.processes == 1 and not plan.workers and given.master is None:
             return alone.run(plan, console, commands, given.ui)
         bind = given.master or ("127.0.0.1", 0)
-        return Leader(plan, console, commands, bind, given.ui).run()
+        return Leader(plan, console, commands, bind, given.ui, given.arrival).run()
     except ValidationError as error:
         return fail(lines, f"the plan cannot be read: {error}")
     except (ValueError, OSError) as error:
@@ -53,6 +53,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--master", type=_address, help="[HOST:]PORT to listen on for workers")
     parser.add_argument("--worker", type=_address, help="HOST:PORT of the leading process; takes no PLAN")
     parser.add_argument("--name", default=f"{socket.gethostname()} {os.getpid()}", help="of this worker")
+    parser.add_argument("--arrival", type=float, default=ARRIVAL, help="seconds in which the next worker has to come")
     parser.add_argument("--attached", action="store_true", help="stop as stdin says so, or ends")
     given = parser.parse_args()
     if (given.worker is None) != (given.plan is not None and given.result is not None):

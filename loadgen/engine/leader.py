@@ -14,6 +14,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from locust.runners import HEARTBEAT_LIVENESS
 
 from loadgen.engine import messages
 from loadgen.engine.console import Commands, Console
@@ -23,17 +24,28 @@ from loadgen.plan import Plan
 
 HEAD_START = 0.5  # seconds between the order to begin and the schedule's zero
 SILENCE = 5.0  # seconds without a report after which a worker is lost
-ARRIVAL = 300.0  # seconds in which all workers have to come
+ARRIVAL = 60.0  # seconds in which the next worker has to come, or to get ready
+UNHEARD = 10  # heartbeats, one a second, after which a worker that has not begun is gone
 CLOCK_ROUNDS = 5
 
 
 class Leader:
-    """`run` blocks until it is over. Raises OSError and ValueError for what cannot be begun."""
+    """`run` blocks until it is over. Raises OSError and ValueError for what cannot be begun.
+
+    `arrival`: seconds in which the next worker has to come, or to get ready.
+    """
 
     def __init__(
-        self, plan: Plan, console: Console, commands: Commands, bind: tuple[str, int], page: tuple[str, int] | None
+        self,
+        plan: Plan,
+        console: Console,
+        commands: Commands,
+        bind: tuple[str, int],
+        page: tuple[str, int] | None,
+        arrival: float = ARRIVAL,
     ) -> None:
         self._plan = plan
+        self._arrival = arrival
         self._console = console
         self._page = page
         self._environment = environment(plan)
@@ -44,6 +56,9 @@ class Leader:
         self.port: int = self._runner.server.port
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._names: dict[str, str] = {}  # by locust's identity of the worker
+        self._spare: dict[str, str] = {}  # more than were asked for: they take the place of one that goes
+        self._shares: dict[str, int] = {}  # which share of the plan it was given
+        self._left: list[str] = []  # names of those that came, and went before it began
         self._ready: set[str] = set()
         self._offsets: dict[str, list[tuple[float, float]]] = {}  # round trip, how far its clock is ahead
         self._heard: dict[str, float] = {}
@@ -53,7 +68,7 @@ class Leader:
         self._interrupted = False
         commands.stop, commands.abandon = lambda: self._stop(False), lambda: self._stop(True)
         for kind, act in (
-            (messages.HELLO, self._hello),
+            (messages.HELLO, self._on_hello),
             (messages.READY, self._on_ready),
             (messages.FAILED, self._failed),
             (messages.CLOCK, self._clock),
@@ -113,29 +128,57 @@ class Leader:
 
     def _gather(self, expected: int) -> bool:
         """All there, each with its share and ready. False if it was stopped meanwhile."""
-        deadline = perf_counter() + ARRIVAL
-        beat = 0.0
-        planned = False
+        beat, most, since = 0.0, 0, perf_counter()
         while len(self._ready) < expected and not self._interrupted:
             if self._failure:
                 raise ValueError(self._failure)
             for name, child in self._children.items():
                 if child.poll() is not None:
                     raise OSError(f"{name} ended before it began (exit code {child.returncode})")
-            if len(self._names) == expected and not planned:
-                planned = True
-                for index, identity in enumerate(self._names):
-                    share = {"plan": self._plan.to_json().decode(), "index": index, "count": expected}
-                    self._runner.send_message(messages.PLAN, share, identity)
-            if perf_counter() > deadline:
-                raise OSError(f"only {len(self._names)} of {expected} workers came within {ARRIVAL:g} s")
-            if perf_counter() > beat:
-                beat = perf_counter() + 1
-                self._console.note = f"{len(self._names)} of {expected} workers are there"
+            self._forget_the_gone()
+            if len(self._names) == expected:
+                self._share_out(expected)
+            now, there = perf_counter(), len(self._names) + len(self._ready)
+            if there > most:
+                most, since = there, now
+            if now - since > self._arrival:
+                raise OSError(self._lacking(expected))
+            if now > beat:
+                beat = now + 1
+                self._console.note = self._console.note or f"{len(self._names)} of {expected} workers are there"
                 self._console.beat()
             self._stirred.wait(0.05)
             self._stirred.clear()
         return not self._interrupted
+
+    def _share_out(self, expected: int) -> None:
+        free = sorted(set(range(expected)) - set(self._shares.values()), reverse=True)
+        for identity in self._names.keys() - self._shares.keys():
+            index = self._shares[identity] = free.pop()
+            share = {"plan": self._plan.to_json().decode(), "index": index, "count": expected}
+            self._runner.send_message(messages.PLAN, share, identity)
+
+    def _forget_the_gone(self) -> None:
+        """Workers on other machines that died before it began: what they were given is another's."""
+        for identity, name in list(self._names.items()):
+            node = self._runner.clients.get(identity)
+            if name in self._children or node is None or node.heartbeat > HEARTBEAT_LIVENESS - UNHEARD:
+                continue
+            del self._names[identity]
+            self._shares.pop(identity, None)
+            self._ready.discard(identity)
+            self._left.append(name)
+            self._console.note = f"{name} has gone before it began; another worker may take its place"
+            if self._spare:
+                self._hello(*self._spare.popitem())
+
+    def _lacking(self, expected: int) -> str:
+        within = f"within {self._arrival:g} s"
+        if len(self._names) == expected:
+            late = [name for identity, name in self._names.items() if identity not in self._ready]
+            return f"{len(self._ready)} of {expected} workers got ready, the others did not {within}: {', '.join(late)}"
+        left = f"; {', '.join(self._left)} came and went again" if self._left else ""
+        return f"only {len(self._names)} of {expected} workers are there, and no other came {within}{left}"
 
     def _go(self) -> None:
         for _ in range(CLOCK_ROUNDS):
@@ -184,16 +227,20 @@ class Leader:
 
     # ------------------------------------------------------------------ what workers say
 
-    def _hello(self, identity: str, data: dict[str, Any]) -> None:
-        expected = len(self._children) + self._plan.workers
-        if len(self._names) < expected:
-            name = data["name"]
-            taken = set(self._names.values())
-            self._names[identity] = name if name not in taken else f"{name} ({identity[-6:]})"
+    def _on_hello(self, identity: str, data: dict[str, Any]) -> None:
+        self._hello(identity, data["name"])
         self._stirred.set()
 
+    def _hello(self, identity: str, name: str) -> None:
+        if len(self._names) < len(self._children) + self._plan.workers:
+            taken = set(self._names.values())
+            self._names[identity] = name if name not in taken else f"{name} ({identity[-6:]})"
+        else:
+            self._spare[identity] = name
+
     def _on_ready(self, identity: str, data: dict[str, Any]) -> None:
-        self._ready.add(identity)
+        if identity in self._names:
+            self._ready.add(identity)
         self._stirred.set()
 
     def _failed(self, identity: str, data: dict[str, Any]) -> None:

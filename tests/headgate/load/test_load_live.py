@@ -43,7 +43,21 @@ def test_a_line_for_logs_says_the_same() -> None:
 def test_nothing_answered_yet_and_no_end_known() -> None:
     early = Progress("starting", 0.0, None, None, 0, 0.0, 0, None, 1)
     assert drawn(early)[0].startswith("starting  0 s")
-    assert "lag p99 -" in line(early)
+    assert "lag p99 -" in drawn(early)[0]
+    assert "lag p99 -" in line(replace(early, phase="running"))
+
+
+def test_waiting_for_workers_is_told_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    early = Progress("starting", 0.0, None, None, 0, 0.0, 0, None, 0, (), "1 of 2 workers are there")
+    with View() as view:
+        for at in range(7):
+            view(replace(early, at=float(at)))
+    said = [
+        "1 of 2 workers are there",
+        "0 s  starting  1 of 2 workers are there",
+        "5 s  starting  1 of 2 workers are there",
+    ]
+    assert capsys.readouterr().err.splitlines() == said
 
 
 def test_a_view_that_nobody_can_read_any_more_does_not_end_the_load(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,46 @@ def test_a_worker_from_elsewhere_takes_its_share(server: RawServer, tmp_path: Pa
     assert len(outcomes[0].workers) == 1
 
 
+def test_workers_that_do_not_come_are_not_waited_for_without_end(server: RawServer) -> None:
+    leader = Plan("alone", plan(server.url(), steady(1, 1)).scenarios, workers=2, bounds=LENIENT)
+    with pytest.raises(EngineFailed, match=r"only 0 of 2 workers are there, and no other came within 0\.5 s"):
+        asyncio.run(asyncio.wait_for(run(leader, listen="127.0.0.1:0", arrival=0.5), 90))
+
+
+HELLO_AND_DEATH = """
+import sys
+from locust import __version__
+from locust.rpc import Message, zmqrpc
+leader = zmqrpc.Client("127.0.0.1", int(sys.argv[1]), "weak")
+leader.send(Message("client_ready", __version__, "weak"))
+leader.send(Message("headgate-hello", {"name": "weak"}, "weak"))
+leader.recv()
+"""
+
+
+def test_a_worker_that_dies_before_it_is_ready_does_not_count_and_another_takes_its_place(server: RawServer) -> None:
+    from loadgen.run import work
+
+    asked = plan(server.url(), steady(100, 1.0))
+    with raw_server(silent) as free:
+        port = free.port
+    leader = Plan("two machines", asked.scenarios, workers=1, bounds=LENIENT)
+    notes: list[str] = []
+
+    async def both() -> Outcome:
+        here = run(leader, lambda progress: notes.append(progress.note), listen=f"127.0.0.1:{port}")
+        leading = asyncio.create_task(here)
+        weak = await asyncio.create_subprocess_exec(sys.executable, "-c", HELLO_AND_DEATH, str(port))
+        assert await weak.wait() == 0
+        outcome, _ = await asyncio.gather(leading, work(f"127.0.0.1:{port}"))
+        return outcome
+
+    outcome = asyncio.run(asyncio.wait_for(both(), 120))
+    assert any("weak has gone before it began" in note for note in notes)
+    assert balance(outcome).sent == 100
+    assert [each.lost for each in outcome.workers] == [False]
+
+
 def test_a_plan_that_cannot_be_run_says_why() -> None:
     broken = plan("http://127.0.0.1:9/", steady(1, 1), payload=Payload(template="{{ nonsense }}"))
     with pytest.raises(EngineFailed, match="nonsense"):
