@@ -168,19 +168,22 @@ def engine(again: Callable[[], None]) -> Engine:
 
 @contextlib.contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """SIGINT and SIGTERM call `stop` instead of ending us; gives what sets that up again."""
+    """SIGINT, SIGTERM and a closed terminal call `stop` instead of ending us; gives what sets that up again."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
+    hung_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # nohup goes on
 
     def set_up() -> None:
         with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):  # not in the main thread
             for number in numbers:
                 loop.add_signal_handler(number, stop)
+            for number in hung_up:  # whoever takes SIGTERM just then, ourselves or the engine
+                loop.add_signal_handler(number, signal.raise_signal, signal.SIGTERM)
 
     set_up()
     try:
         yield set_up
     finally:
-        for number in numbers:
+        for number in (*numbers, *hung_up):
             with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):
                 loop.remove_signal_handler(number)

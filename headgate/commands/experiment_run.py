@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -151,15 +152,18 @@ class _Screen:
         self._shown = False
 
     def say(self, line: str) -> None:
-        self._clear()
-        click.echo(line, err=True)
+        """A terminal that was closed, or a pipe, ends no run: traffic has to be put back."""
+        with contextlib.suppress(OSError):
+            self._clear()
+            click.echo(line, err=True)
 
     def progress(self, progress: Progress) -> None:
         if not self._moving:
             return
-        self._clear()
-        click.echo(f"  {told(progress)}", err=True, nl=False)
-        self._shown = True
+        with contextlib.suppress(OSError):
+            self._clear()
+            click.echo(f"  {told(progress)}", err=True, nl=False)
+            self._shown = True
 
     def _clear(self) -> None:
         if self._shown:

@@ -168,7 +168,7 @@ class SqliteStore:
         with self._open() as db:
             return db.execute(
                 "delete from results where namespace = ? and name = ? and (? is null or revision = ?)",
-                (namespace, name, revision, revision),
+                (namespace, name, _number(revision), _number(revision)),
             ).rowcount
 
     async def note(self, experiment: str, before: Before) -> int:
@@ -224,7 +224,7 @@ class SqliteStore:
             found = db.execute(
                 "select document from results where namespace = ? and name = ? and (? is null or revision = ?)"
                 " order by revision desc limit 1",
-                (namespace, name, revision, revision),
+                (namespace, name, _number(revision), _number(revision)),
             ).fetchone()
         return read_result(found[0], str(self.path)) if found else None
 
@@ -282,6 +282,11 @@ def read_result(raw: bytes | str, where: str) -> Result:
         place = ".".join(map(str, first["loc"]))
         what = f"{where} holds a result that this version cannot read: {place}: {first['msg'].lower()}"
         raise StoreFault(what, "delete it, or read it with the version that wrote it") from None
+
+
+def _number(revision: int | None) -> int | None:
+    """As SQLite can hold it: no run has a greater one."""
+    return None if revision is None else min(revision, 2**63 - 1)
 
 
 def _cannot(path: Path, error: Exception) -> StoreFault:

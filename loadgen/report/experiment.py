@@ -256,7 +256,7 @@ def _markdown(experiment: ExperimentReport) -> str:
         f"**{markdown.escape(experiment.words)}**",
         "\n".join(f"- {markdown.escape(each)}" for each in experiment.notes),
         *(markdown.table(head, rows) for _, head, rows in _tables(experiment)),
-        *(markdown.render(run).rstrip() for run in experiment.runs),
+        *(markdown.render(run, part=True).rstrip() for run in experiment.runs),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 

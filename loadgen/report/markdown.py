@@ -16,12 +16,16 @@ RESULTS: dict[str, str] = {**{str(ruling): mark for ruling, mark in MARKS.items(
 MANY = 30
 
 
-def render(report: Report) -> str:
+def render(report: Report, *, part: bool = False) -> str:
+    """`part`: of an experiment, which is judged as a whole; nothing is said of a run that nothing was asked of."""
     facts = work_out(report)
     result = report.assessment.outcome
+    silent = part and result == "PASS" and not report.assessment.verdicts
+    name = escape(report.title or report.outcome.name)
+    said = "" if silent else f"**{escape(headline(report))}** "
     blocks = [
-        f"### {RESULTS[result]} {escape(report.title or report.outcome.name)}: {result}",
-        f"**{escape(headline(report))}** {duration(report.outcome.duration)}, {facts.ended:,} requests, "
+        f"### {name}" if silent else f"### {RESULTS[result]} {name}: {result}",
+        f"{said}{duration(report.outcome.duration)}, {facts.ended:,} requests, "
         f"{facts.errors:,} errors, started {when(report.outcome.started)}.",
         "\n".join(f"- ⛔ {escape(fault(each))}" for each in report.assessment.faults),
         _slos(report),

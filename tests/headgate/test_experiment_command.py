@@ -190,7 +190,10 @@ def test_a_target_that_only_fails(
         assert "http/error-rate" in result.stdout
 
 
-def test_ctrl_c_ends_a_load_with_a_partial_report(write: Callable[[str], Path], tmp_path: Path, server: Target) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_ends_a_load_with_a_partial_report(
+    write: Callable[[str], Path], tmp_path: Path, server: Target, number: signal.Signals
+) -> None:
     file = write(
         f"spec:\n- task: http\n  with: {{url: '{server.url}/', qps: 50, duration: 10m, maxLag: 5s}}\n"
         "- run: touch after\n"
@@ -208,7 +211,7 @@ def test_ctrl_c_ends_a_load_with_a_partial_report(write: Callable[[str], Path], 
         line = process.stderr.readline()
         assert line == "task 1 of 2: http\n"
         server.wait_for(12)  # the first four come before the load
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -218,6 +221,18 @@ def test_ctrl_c_ends_a_load_with_a_partial_report(write: Callable[[str], Path], 
     assert not (tmp_path / "after").exists()
     [row] = json.loads(run("list", "-o", "json", store=store).stdout)
     assert row["state"] == "interrupted"
+
+
+def test_a_run_survives_that_nobody_reads_what_it_says(write: Callable[[str], Path], tmp_path: Path) -> None:
+    file = write("spec:\n- run: echo one\n- run: touch after\n")
+    ours, theirs = os.pipe()
+    os.close(ours)
+    store = tmp_path / "store.db"
+    command = [sys.executable, "-m", "headgate", "experiment", "run", file, "-o", "none", "--store", store]
+    ended = subprocess.run(command, stdout=theirs, stderr=theirs, timeout=120, check=False)
+    os.close(theirs)
+    assert ended.returncode == 0
+    assert (tmp_path / "after").exists()
 
 
 # serve

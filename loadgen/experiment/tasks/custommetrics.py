@@ -249,6 +249,8 @@ def number(raw: bytes, expression: str) -> float | str:
     except StopIteration:
         return f"{expression} finds nothing"
     except (ValueError, UnicodeDecodeError) as error:
+        if str(error).endswith("null (null) cannot be parsed as a number"):
+            return f"{expression} finds nothing"
         return f"{expression}: {' '.join(str(error).split())[:200]}"
     if isinstance(found, bool) or not isinstance(found, int | float):
         return f"{expression} is {json.dumps(found)[:60]}, not a number"

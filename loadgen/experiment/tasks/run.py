@@ -68,7 +68,7 @@ async def perform(script: str, settings: RunSettings, context: Context) -> Done:
         await process.wait()
     if code:
         why = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        last = output.text.strip().rpartition("\n")[2][-200:]
+        last = "".join(one if one.isprintable() else " " for one in output.text.strip().rpartition("\n")[2][-200:])
         raise TaskFailure(f"the script ended {why}" + (f": {last}" if last else ""), output=output.text)
     return Done("the script ended well", output=output.text)
 

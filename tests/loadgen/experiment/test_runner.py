@@ -572,5 +572,6 @@ def test_a_run_that_cannot_be_read_does_not_stop_the_next_one(bench: Bench) -> N
             db.execute("update results set document = '{}'")
         assert (await bench.run("spec: [{run: 'true'}]")).revision == 2
         assert (bench.store.path.stat().st_mode & 0o077) == 0
+        assert await bench.store.get("default", "e", 10**30) is None
 
     go(body())

@@ -117,6 +117,13 @@ def test_json_is_what_the_published_schema_says(experiment: ExperimentReport) ->
         assert not validator.is_valid({**told, **wrong})
 
 
+def test_a_run_without_objectives_of_its_own_has_not_passed() -> None:
+    failed = replace(DONE, completed=False, failed=True)
+    assert "PASS" not in render(failed, "markdown")
+    assert "No objectives were given" not in render(failed, "html")
+    assert "FAIL" in render(failed, "html")
+
+
 def test_figures_are_neither_lost_nor_endless() -> None:
     figures = {0.0: "0.00", 0.004: "0.004", 0.5: "0.50", 1234.5: "1234.50", 1e300: "1e+300", -0.00012: "-0.00012"}
     metrics = tuple(Metric(f"a/{index}", (value,)) for index, value in enumerate(figures))
