@@ -124,5 +124,5 @@ for _group in _GROUPS.values():
 
 
 def main() -> None:
-    """Entry point of the `headgate` script."""
+    """Run the command that was typed; headgate/__main__.py begins here."""
     cli()

@@ -676,3 +676,21 @@ def test_ages_in_words(seconds: int, text: str) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert show.age((now - timedelta(seconds=seconds)).isoformat(), now) == text
     assert show.age(None, now) == "-"
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class CtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == "headgate.commands.load":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, CtrlC())
+from headgate.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_it_is_imported_is_quiet() -> None:
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, "version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
