@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+import trustme
 from h2_peer import data, headers, requests, trailers
 from hub_thread import Exchange, exchange, on_hub
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from raw_server import Peer, raw_server
 
 from headgate.demo import v2_messages as pb
-from loadgen.plan import Grpc, Load, Scenario, Target
+from loadgen.plan import Grpc, Load, Scenario, Target, Tls
 from loadgen.wire.grpc_client import split, timeout_text
 from loadgen.wire.grpc_status import NAMES
 
@@ -178,6 +179,38 @@ def test_a_deadline_is_kept(served: Any, client: str) -> None:
 
 
 @CLIENTS
+def test_tls_is_checked_and_a_client_certificate_shown(client: str) -> None:
+    authority = trustme.CA()
+    theirs, mine = authority.issue_cert("models.example"), authority.issue_cert("client.example")
+    chain = theirs.cert_chain_pems[0].bytes()
+    ca = authority.cert_pem.bytes()
+    server = grpc.server(ThreadPoolExecutor(1))
+    methods = {"Unary": grpc.unary_unary_rpc_method_handler(Service().unary)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", methods),))
+    pair = ((theirs.private_key_pem.bytes(), chain),)
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair, ca, require_client_auth=True))
+    server.start()
+
+    def ask(ca: bytes | None, name: str | None, certificate: Any) -> tuple[str, str | None]:
+        shown = {} if certificate is None else {
+            "certificate": certificate.cert_chain_pems[0].bytes().decode(),
+            "key": certificate.private_key_pem.bytes().decode(),
+        }  # fmt: skip
+        tls = Tls(ca=None if ca is None else ca.decode(), server_name=name, **shown)
+        (call,) = exchange(scenario(f"https://127.0.0.1:{port}", grpc={"client": client}, tls=tls), [framed(b"abc")])
+        return call.code, call.failure
+
+    try:
+        assert ask(ca, "models.example", mine) == ("OK", None)
+        for wrong in ((None, "models.example", mine), (ca, "other.example", mine), (ca, "models.example", None)):
+            code, failure = ask(*wrong)
+            assert code != "OK"
+            assert failure is not None
+    finally:
+        server.stop(0).wait(30)
+
+
+@CLIENTS
 def test_what_the_server_does_not_have_is_unimplemented(served: Any, client: str) -> None:
     _, url = served
     (call,) = exchange(scenario(url, "t.T/Nothing", grpc={"client": client}), [framed(b"a")])
@@ -229,7 +262,7 @@ from gevent import monkey; monkey.patch_all()
 import sys
 import gevent
 from gevent.event import Event
-from loadgen.plan import Grpc, Load, Scenario, Target
+from loadgen.plan import Grpc, Load, Scenario, Target, Tls
 from loadgen.wire.call import Call
 from loadgen.wire.clients import open_client
 
