@@ -7,10 +7,8 @@ finds the number in its answer. What has no number is named, and fails the task 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from loadgen.experiment.context import Context, Done, TaskFailure
 from loadgen.experiment.fetch import text, words
 from loadgen.experiment.gotemplate import Template, TemplateFault
+from loadgen.experiment.jq_number import found_within
 from loadgen.experiment.metric import Measured, MetricFault, MetricInfo, Observed, normal
 from loadgen.experiment.result import Insights, InsightsFault
 from loadgen.experiment.secrets import masked, to_mask
@@ -200,7 +199,7 @@ async def _asked(
 
     async def one(query: Query) -> tuple[str, float | str]:
         async with gate:
-            found = await _value(session, provider, query, headers, settings.retries)
+            found = await _value(session, provider, query, headers, settings)
             return metric(provider, query), masked(found, hidden) if isinstance(found, str) else found
 
     answers = await asyncio.gather(*(one(query) for query in provider.metrics))
@@ -209,14 +208,18 @@ async def _asked(
 
 
 async def _value(
-    session: aiohttp.ClientSession, provider: Provider, query: Query, headers: Mapping[str, str], retries: int
+    session: aiohttp.ClientSession,
+    provider: Provider,
+    query: Query,
+    headers: Mapping[str, str],
+    settings: CustomMetricsSettings,
 ) -> float | str:
     """The number, or why there is none."""
     import aiohttp
 
     params = [(one.name, one.value) for one in query.params]
     why = ""
-    for attempt in range(retries + 1):
+    for attempt in range(settings.retries + 1):
         if attempt:
             await asyncio.sleep(min(5.0, _PAUSE * 2 ** (attempt - 1)))
         try:
@@ -233,33 +236,11 @@ async def _value(
         if len(raw) >= _ANSWER:
             return f"the answer has more than {_ANSWER // 1024**2} MiB"
         if status < 300:
-            return await asyncio.to_thread(number, raw, query.jq_expression)
+            return await found_within(max(5.0, settings.timeout), raw, query.jq_expression)
         why = f"status {status}: {' '.join(raw[:200].decode(errors='replace').split())}"
         if status not in _AGAIN:
             return why
     return why
-
-
-def number(raw: bytes, expression: str) -> float | str:
-    """The first value of the jq expression as a number, or why it is none."""
-    import jq
-
-    try:
-        found = next(iter(jq.compile(go_spelling(expression)).input_text(raw.decode())), None)
-    except StopIteration:
-        return f"{expression} finds nothing"
-    except (ValueError, UnicodeDecodeError) as error:
-        if str(error).endswith("null (null) cannot be parsed as a number"):
-            return f"{expression} finds nothing"
-        return f"{expression}: {' '.join(str(error).split())[:200]}"
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        return f"{expression} is {json.dumps(found)[:60]}, not a number"
-    return float(found) if abs(found) < sys.float_info.max else f"{expression} is {found}, not a number"
-
-
-def go_spelling(expression: str) -> str:
-    """gojq, which Iter8 uses, takes .a.[0] for .a[0]; older versions of jq do not."""
-    return re.sub(r"(?<=[\w\])\"])\.\[", "[", expression)
 
 
 def _expanded(value: str) -> str:

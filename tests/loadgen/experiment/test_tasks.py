@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from experiment_bench import Asked, Bench, answering, go, served
 
+from loadgen.experiment.jq_number import found_within, number
 from loadgen.experiment.metric import read
 from loadgen.experiment.present import report
 from loadgen.experiment.result import Result
-from loadgen.experiment.tasks.custommetrics import number
 from loadgen.experiment.tasks.ready import complaint
 from loadgen.histogram import Distribution, Histogram
 from loadgen.outcome import Fault, Series
@@ -545,3 +545,8 @@ def test_the_v2_service_is_built_in_however_it_is_written(bench: Bench, separato
     call = f"inference.GRPCInferenceService{separator}ModelInfer"
     text = f"spec: [{{task: grpc, with: {{host: 'localhost:1', call: {call}, data: {{model_name: iris}}}}}}]"
     assert go(bench.run(text)).tasks[0].state == "completed"
+
+
+def test_a_jq_expression_without_an_end_is_ended() -> None:
+    assert go(found_within(0.5, b"{}", "last(range(1e15))")) == "last(range(1e15)) takes longer than 0.5 s"
+    assert go(found_within(60, b'{"v": 2}', ".v")) == 2.0
