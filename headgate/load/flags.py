@@ -63,6 +63,8 @@ class Flags:
     tensor_size: int | None
     http2: bool
     stream: bool
+    dialect: Literal["openai", "plain"] | None
+    error_status: tuple[str, ...]
     insecure: bool
     cacert: Path | None
     cert: Path | None
@@ -168,6 +170,17 @@ def _request() -> list[Any]:
         ),
         click.option("--http2", is_flag=True, help="HTTP/2 instead of HTTP/1.1."),
         click.option("--stream", is_flag=True, help="The answer is a stream of events (OpenAI chat): time its tokens."),
+        click.option(
+            "--dialect",
+            type=click.Choice(["openai", "plain"]),
+            help="What such a stream speaks: openai by default; plain: each event is a token.",
+        ),
+        click.option(
+            "--error-status",
+            multiple=True,
+            metavar="RANGE",
+            help="HTTP statuses that are errors: '500-599', '400-,!404'. Repeatable; 400- by default.",
+        ),
         click.option("--insecure", is_flag=True, help="Take any certificate."),
         click.option("--cacert", type=_FILE, metavar="FILE", help="Trust the certificates that these have signed."),
         click.option("--cert", type=_FILE, metavar="FILE", help="Our certificate."),

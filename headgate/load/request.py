@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from headgate.load.amount import Mistakes
 from headgate.load.flags import Flags
+from headgate.load.statuses import errors_of
 from loadgen.attribution import Attribution
 from loadgen.payload.descriptors import Descriptors, built_in, find_method, from_proto, from_protoset
 from loadgen.payload.render import Requests
@@ -55,19 +56,25 @@ def target_of(given: Flags, mistakes: Mistakes) -> Target:
         timeout=mistakes.seconds("--timeout", given.timeout),
         connect_timeout=mistakes.seconds("--connect-timeout", given.connect_timeout),
         stream=given.stream,
+        dialect=given.dialect or "openai",
         version=given.version,
         attribution=given.version_from or Target(url).attribution,
+        errors=errors_of(given.error_status, mistakes),
         goodput=_goodput(given.goodput, mistakes),
         users=given.sticky_users or 0,
     )
-    _check(target, mistakes)
+    _check(target, given, mistakes)
     if not mistakes.problems and (target.grpc is not None or given.grpc is None):
         check_payload(target, given, mistakes)
     return target
 
 
-def _check(target: Target, mistakes: Mistakes) -> None:
-    """What the engine would refuse."""
+def _check(target: Target, given: Flags, mistakes: Mistakes) -> None:
+    """What the engine would refuse, or take no notice of."""
+    if given.dialect is not None and not given.stream:
+        mistakes.add("--dialect", "is of a stream of events", "give --stream too")
+    if given.error_status and given.grpc is not None:
+        mistakes.add("--error-status", "is for HTTP: in gRPC every status but OK is an error", "leave it out")
     for field, what in misfits(target):
         mistakes.add({"method": "--method", "headers": "--header"}[field], what)
     try:

@@ -17,7 +17,9 @@ from click.testing import CliRunner, Result
 from raw_server import Peer, RawServer, raw_server
 
 from headgate.cli import cli
+from headgate.load.amount import Mistakes
 from headgate.load.planning import local
+from headgate.load.statuses import errors_of
 
 CALM = ["--max-lag", "30s"]  # what this machine does besides is not what is tested
 
@@ -68,6 +70,30 @@ def test_nothing_but_errors_is_exit_code_3(server: RawServer) -> None:
     got = load(server.url("/sick"), "--rate", "100", "--requests", "50", *CALM)
     assert got.exit_code == 3, got.output
     assert "100 %" in got.stdout
+
+
+@pytest.mark.parametrize(
+    ("ranges", "errors"),
+    [
+        ((), [400, 503, 599, 600]),
+        (("500-599",), [503, 599]),
+        (("400-,!503",), [400, 599, 600]),
+        (("!500-",), [400]),
+        (("302", "599-"), [302, 599, 600]),
+        (("-302,!200",), [302]),
+        (("!100-",), []),
+    ],
+)
+def test_which_statuses_are_errors_can_be_said(ranges: tuple[str, ...], errors: list[int]) -> None:
+    mistakes = Mistakes()
+    found = errors_of(ranges, mistakes)
+    assert not mistakes.problems
+    assert [code for code in (200, 302, 400, 503, 599, 600) if any(code in each for each in found)] == errors
+
+
+def test_a_status_that_is_said_to_be_none_is_no_error(server: RawServer) -> None:
+    got = load(server.url("/sick"), "--rate", "100", "--requests", "50", *CALM, "--error-status", "400-,!503")
+    assert got.exit_code == 0, got.output
 
 
 def test_data_for_programs_is_alone_on_stdout(server: RawServer) -> None:
@@ -127,6 +153,10 @@ def test_a_server_that_speaks_no_tls_is_told_so(server: RawServer) -> None:
         (["http://x/", "--rate", "1", "--version-from", "nonsense"], "--version-from: 'nonsense'"),
         (["http://x/", "--rate", "1", "--shape", "a=1"], "--shape: is for the tensors of a model"),
         (["http://x/", "--rate", "1", "--stream-count", "2"], "--stream-count: is for gRPC"),
+        (["http://x/", "--rate", "1", "--dialect", "plain"], "--dialect: is of a stream of events"),
+        (["http://x/", "--rate", "1", "--error-status", "500-499"], "--error-status: '500-499' is no range"),
+        (["http://x/", "--rate", "1", "--error-status", "4xx"], "--error-status: '4xx' is no range"),
+        (["http://x/", "--rate", "1", "--grpc", "a.B/C", "--error-status", "400-"], "--error-status: is for HTTP"),
         (["--worker", "nonsense"], "'nonsense' is no address"),
         (["http://x/", "--worker", "localhost:1"], "leave the URL out"),
     ],

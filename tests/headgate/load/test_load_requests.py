@@ -178,6 +178,22 @@ def test_tokens_of_a_stream_are_timed_and_goodput_is_told() -> None:
     assert "ttft" in got.stdout or "first token" in got.stdout
 
 
+def test_each_event_of_a_plain_stream_is_a_token() -> None:
+    async def streaming(peer: Peer) -> None:
+        while await peer.request():
+            body = "data: a\n\ndata: b\n\n"
+            head = f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {len(body)}\r\n\r\n"
+            await peer.send((head + body).encode())
+
+    with raw_server(streaming) as server:
+        flags = ["--stream", "--rate", "50", "--requests", "20", "--max-lag", "30s", "--slo", "error-count<=0"]
+        plain, openai = (load(server.url(), *flags, "--dialect", each) for each in ("plain", "openai"))
+    assert plain.exit_code == 0, plain.output
+    assert "first token" in plain.stdout or "ttft" in plain.stdout
+    assert openai.exit_code != 0
+    assert "stream error" in openai.stdout
+
+
 def test_rows_at_random_and_tensors_of_a_size(recording: RawServer, tmp_path: Path) -> None:
     feed = tmp_path / "bodies.jsonl"
     feed.write_text("".join(f"{n}\n" for n in range(50)))
