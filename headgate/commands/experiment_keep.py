@@ -83,7 +83,8 @@ def delete(experiment: str, revision: int | None, yes: bool, place: str | None, 
 def restore(forget: bool, place: str | None, choice: Choice) -> None:
     """Put back the traffic that experiments changed which were killed. Every run begins with this, too."""
     from headgate.experiment_routes import ClusterAndFolder
-    from loadgen.experiment.runner import Services, restore_abandoned
+    from loadgen.experiment.put_back import restore_abandoned
+    from loadgen.experiment.runner import Services
     from loadgen.experiment.store import StoreFault
 
     async def put_back() -> tuple[list[str], int]:

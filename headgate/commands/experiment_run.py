@@ -111,7 +111,8 @@ def repeated(experiment: Experiment, loops: int | None, every: str | None, cron:
 async def _run(experiment: Experiment, place: str | None, choice: Choice, *, resume: bool, form: str) -> int:
     from headgate.experiment_report import printed
     from headgate.experiment_routes import ClusterAndFolder
-    from loadgen.experiment.runner import NotResumable, Run, Services, exit_code, restore_abandoned
+    from loadgen.experiment.put_back import restore_abandoned
+    from loadgen.experiment.runner import NotResumable, Run, Services, exit_code
     from loadgen.experiment.store import StoreFault
 
     screen = _Screen()

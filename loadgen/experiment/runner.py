@@ -18,11 +18,12 @@ from pathlib import Path
 from loadgen.experiment import summary
 from loadgen.experiment.condition import ConditionFault
 from loadgen.experiment.context import Context, Done, Engine, TaskFailure
+from loadgen.experiment.put_back import put_back
 from loadgen.experiment.result import Insights, Result, TaskResult
-from loadgen.experiment.routes import Before, Routes, RoutesFault
+from loadgen.experiment.routes import Before, Routes
 from loadgen.experiment.secrets import masked, redacted, secrets
 from loadgen.experiment.spec import Experiment, Task
-from loadgen.experiment.store import Busy, Store, StoreFault
+from loadgen.experiment.store import Store, StoreFault
 from loadgen.experiment.tasks.perform import perform
 from loadgen.outcome import Outcome, Progress
 from loadgen.plan import Plan
@@ -313,42 +314,6 @@ class Run:
         await self._keep(
             replace(self.result, interrupted=interrupted, ended=now, updated=now, troubles=tuple(troubles))
         )
-
-
-async def put_back(store: Store, services: Services, experiment: str) -> tuple[list[str], list[str]]:
-    """Put back all traffic that an experiment changed; all that is to be said, and that which is bad news."""
-    said: list[str] = []
-    bad: list[str] = []
-    for number, owner, before in await store.notes():
-        if owner != experiment:
-            continue
-        if services.routes is None:
-            bad.append(f"traffic of {before.model} was changed by {owner} and cannot be put back here")
-            said.append(bad[-1])
-            continue
-        try:
-            line = await services.routes.restore(before, f"end of experiment {experiment}")
-        except RoutesFault as fault:
-            bad.append(f"traffic of {before.model} could not be put back: {fault}; try headgate experiment restore")
-            said.append(bad[-1])
-            continue
-        said.append(line)
-        try:
-            await store.strike(number)
-        except StoreFault as fault:  # it will be put back once more, to what it is then already
-            said.append(f"that it was put back cannot be noted: {fault}")
-    return said, bad
-
-
-async def restore_abandoned(store: Store, services: Services) -> list[str]:
-    """Put back what experiments changed that do not run any more; what those changed that do stays."""
-    said: list[str] = []
-    for experiment in dict.fromkeys(owner for _, owner, _ in await store.notes()):
-        namespace, _, name = experiment.partition("/")
-        with contextlib.suppress(Busy):
-            async with store.running(namespace, name):
-                said += (await put_back(store, services, experiment))[0]
-    return said
 
 
 def exit_code(result: Result) -> int:

@@ -16,9 +16,10 @@ from experiment_bench import Bench, answering, go, served
 
 from loadgen.experiment.asserting import held, wanted
 from loadgen.experiment.present import report
+from loadgen.experiment.put_back import restore_abandoned
 from loadgen.experiment.result import Result
 from loadgen.experiment.routes import Before, RoutesFault
-from loadgen.experiment.runner import NotResumable, exit_code, restore_abandoned
+from loadgen.experiment.runner import NotResumable, exit_code
 from loadgen.experiment.store import Busy, SqliteStore, StoreFault
 from loadgen.experiment.tasks.settings import RouteSettings
 from loadgen.outcome import Outcome, Series
