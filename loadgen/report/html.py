@@ -23,7 +23,7 @@ from loadgen.slo.measure import CONFIDENCE
 from loadgen.slo.quantities import digits, duration, quantity, share
 from loadgen.slo.verdict import Verdict
 
-MARKS = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?", "NO_DATA": "–", "INVALID": "!"}
+MARKS = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?", "NO_DATA": "–", "INVALID": "!", "NO_OBJECTIVES": "–"}
 _OPERATORS = {"<=": "≤", "<": "<", ">=": "≥", ">": ">"}
 _MANY_ROWS = 400  # of a table: a page of more is no use to anybody
 _DRAWN_GROUPS = 8

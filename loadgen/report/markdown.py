@@ -12,7 +12,11 @@ from loadgen.slo.quantities import brief, digits, duration, share
 from loadgen.slo.verdict import Ruling
 
 MARKS: dict[Ruling, str] = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "NO_DATA": "⚠️"}
-RESULTS: dict[str, str] = {**{str(ruling): mark for ruling, mark in MARKS.items()}, "INVALID": "⛔"}
+RESULTS: dict[str, str] = {
+    **{str(ruling): mark for ruling, mark in MARKS.items()},
+    "INVALID": "⛔",
+    "NO_OBJECTIVES": "➖",
+}
 MANY = 30
 
 
@@ -20,7 +24,7 @@ def render(report: Report, *, part: bool = False) -> str:
     """`part`: of an experiment, which is judged as a whole; nothing is said of a run that nothing was asked of."""
     facts = work_out(report)
     result = report.assessment.outcome
-    silent = part and result == "PASS" and not report.assessment.verdicts
+    silent = part and result == "NO_OBJECTIVES"
     name = escape(report.title or report.outcome.name)
     said = "" if silent else f"**{escape(headline(report))}** "
     blocks = [

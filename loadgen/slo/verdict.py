@@ -90,8 +90,8 @@ class Assessment:
         return ExitCode.HELD
 
     @property
-    def outcome(self) -> Literal["PASS", "FAIL", "INCONCLUSIVE", "NO_DATA", "INVALID"]:
-        """In one word."""
+    def outcome(self) -> Literal["PASS", "FAIL", "INCONCLUSIVE", "NO_DATA", "INVALID", "NO_OBJECTIVES"]:
+        """In one word. Nothing has passed where nothing was asked for."""
         match self.exit_code:
             case ExitCode.INVALID:
                 return "INVALID"
@@ -102,7 +102,7 @@ class Assessment:
             case ExitCode.INCONCLUSIVE:
                 return "INCONCLUSIVE"
             case _:
-                return "PASS"
+                return "PASS" if self.verdicts else "NO_OBJECTIVES"
 
     def of(self, version: str, scenario: str | None = None) -> tuple[Verdict, ...]:
         return tuple(each for each in self.verdicts if each.version == version and scenario in (None, each.scenario))

@@ -192,6 +192,18 @@ def test_text_says_that_everything_failed_and_that_the_generator_was_at_fault() 
     assert "1 lost; this machine can hold about 3,000/s" in made
 
 
+def test_nothing_passes_where_nothing_was_asked_for() -> None:
+    made = report(outcome(series("v1", lognormal(0.05, 500))))
+    assert made.assessment.exit_code == 0
+    said = {form: render(made, form) for form in ("html", "markdown", "json", "text")}
+    assert 'class="badge NO_OBJECTIVES"' in said["html"]
+    assert "NO OBJECTIVES" in said["html"]
+    assert "a run: NO_OBJECTIVES" in said["markdown"]
+    assert json.loads(said["json"])["result"] == "NO_OBJECTIVES"
+    assert 'class="badge PASS"' not in said["html"]
+    assert "PASS" not in said["text"] + said["markdown"]
+
+
 def test_text_moves_nobodys_cursor() -> None:
     made = text.render(hostile())
     assert all(letter.isprintable() or letter == "\n" for letter in made)
