@@ -11,7 +11,6 @@ import contextlib
 import json
 import signal
 import sys
-import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from loadgen import journal
 from loadgen.collect import Collector
 from loadgen.outcome import Fault, Outcome, Progress
 from loadgen.plan import Plan
+from loadgen.scratch import scratch
 
 Watch = Callable[[Progress], None]
 
@@ -54,7 +54,7 @@ async def run(
     comes for `arrival` seconds (60 unless given) there is no run. Raises EngineFailed, and OSError where the plan
     cannot be handed over.
     """
-    with tempfile.TemporaryDirectory(prefix="headgate-load-") as folder:
+    with scratch() as folder:
         asked, result = Path(folder, "plan.json"), Path(folder, "result.json")
         _hand_over(plan, asked)
         arguments = [str(asked), str(result), "--attached"]
