@@ -374,7 +374,8 @@ from pathlib import Path
 from experiment_bench import Bench
 from test_runner import ROUTE, Traffic
 bench = Bench(Path({str(bench.folder)!r}))
-asyncio.run(bench.run("spec:\\n" + ROUTE + "- run: touch reached; while kill -0 $PPID; do sleep 0.1; done\\n", routes=Traffic()))
+spec = "spec:\\n" + ROUTE + "- run: touch reached; while kill -0 $PPID; do sleep 0.1; done\\n"
+asyncio.run(bench.run(spec, routes=Traffic()))
 """
     child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     try:
