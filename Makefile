@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-WORKERS ?= auto
+# Tests wait more than they reckon.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 BENCHMARKS ?= sticky fanout convergence coldstart storm kubernetes plugins sidecar_overhead sidecar_stream sidecar_truth \
 	accuracy rate tokens
 

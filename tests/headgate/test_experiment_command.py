@@ -205,6 +205,7 @@ def test_ctrl_c_ends_a_load_with_a_partial_report(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "HEADGATE_STORE": str(store)},
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup it would stay ignored, as it should
     )
     try:
         assert process.stderr is not None
