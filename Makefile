@@ -14,7 +14,7 @@ demo: $(STAMP)
 	@$(BIN)/headgate demo $(ARGS)
 
 test: $(STAMP) check
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check --output-format concise .
