@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from loadgen.plan import Target
+from xds.varint import read_varint
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PROTOBUF_FIELDS = {"model_name": 1, "model_version": 2}  # of KServe's inference.ModelInferResponse
@@ -112,17 +113,17 @@ def protobuf_field(message: bytes, name: str) -> str | None:
     at, size = 0, len(message)
     try:
         while wanted is not None and at < size:
-            tag, at = _varint(message, at)
+            tag, at = read_varint(message, at)
             kind = tag & 7
             if kind == 2:
-                length, at = _varint(message, at)
+                length, at = read_varint(message, at)
                 if at + length > size:
                     return None
                 if tag >> 3 == wanted:
                     return message[at : at + length].decode()
                 at += length
             elif kind == 0:
-                _, at = _varint(message, at)
+                _, at = read_varint(message, at)
             elif kind in (1, 5):
                 at += 8 if kind == 1 else 4
             else:
@@ -130,19 +131,6 @@ def protobuf_field(message: bytes, name: str) -> str | None:
     except (IndexError, UnicodeDecodeError):
         return None
     return None
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise IndexError
 
 
 def _rule(text: str) -> Rule | None:

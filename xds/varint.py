@@ -17,7 +17,7 @@ def varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read the number that begins at `at`, and tell where it ends; raises IndexError when it does not end."""
+    """Read the number that begins at `at`, and tell where it ends; raises IndexError when it does not end within 64 bits."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -26,6 +26,8 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift > 63:  # a number as long as a message would be built anew with each of its bytes
+            raise IndexError
 
 
 def delimited(number: int, value: bytes) -> bytes:

@@ -23,3 +23,9 @@ def test_a_number_that_does_not_end_is_an_error() -> None:
 def test_a_field_carries_its_number_and_length() -> None:
     assert delimited(2, b"iris") == b"\x12\x04iris"
     assert delimited(16, b"") == b"\x82\x01\x00"
+
+
+def test_a_number_of_more_than_64_bits_has_no_end():
+    assert read_varint(b"\xff" * 9 + b"\x01", 0) == (2**64 - 1, 10)
+    with pytest.raises(IndexError):
+        read_varint(b"\x80" * 10 + b"\x01", 0)
