@@ -17,7 +17,10 @@ def varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read the number that begins at `at`, and tell where it ends; raises IndexError when it does not end within 64 bits."""
+    """Read the number that begins at `at`, and tell where it ends.
+
+    Raises IndexError when it does not end within 64 bits.
+    """
     value = shift = 0
     while True:
         byte = data[at]
