@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,9 @@ def status(document: Document, now: datetime) -> RenderableType:
 def model(document: Document, now: datetime) -> RenderableType:
     """One model, with the reasons for its traffic."""
     parts: list[RenderableType] = [models_table([document], now), Text()]
+    spoken = {one["name"]: one["live"]["llm"] for one in document["versions"] if (one.get("live") or {}).get("llm")}
+    if spoken:
+        parts += [tokens_table(spoken), Text()]
     parts.append(Text(f"hosts: {', '.join(document['hosts'])}"))
     parts += [Text(f"why: {sentence}") for sentence in document["why"]]
     parts += notes([document], document["problems"])
@@ -80,6 +83,19 @@ def models_table(models: Iterable[Document], now: datetime) -> Table:
             head = ("", "", "")
         if not one["versions"]:
             table.add_row(*head)
+    return table
+
+
+def tokens_table(spoken: Mapping[str, Document]) -> Table:
+    """What language models say, by version: tokens a second, and how long one waits for the first and for the next."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("VERSION", no_wrap=True)
+    for name in ("TOKENS/S IN", "OUT", "FIRST TOKEN P50", "P99", "NEXT P50", "P99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for version, llm in spoken.items():
+        times = (llm[name][share] for name in ("timeToFirstToken", "timeBetweenTokens") for share in ("p50", "p99"))
+        rates = (f"{llm[name]:.1f}" for name in ("tokensInPerSecond", "tokensOutPerSecond"))
+        table.add_row(version, *rates, *map(_took, times))
     return table
 
 
@@ -143,8 +159,13 @@ def live(figures: Document | None) -> tuple[RenderableType, ...]:
     if figures is None:
         return ("-", "-", "-", "-")
     errors = Text(f"{figures['errorPercent']:.2g} %", style="red" if figures["errors"] else "")
-    p99 = "-" if figures["p99"] is None else f"{figures['p99'] * 1000:.3g} ms"
-    return (f"{figures['rps']:.1f}", errors, p99, f"{figures['age']:.1f}s")
+    return (f"{figures['rps']:.1f}", errors, _took(figures["p99"]), f"{figures['age']:.1f}s")
+
+
+def _took(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds:.3g} s" if seconds >= 0.9995 else f"{seconds * 1000:.3g} ms"
 
 
 def _version(version: Document, now: datetime, counted: bool = False) -> tuple[RenderableType, ...]:

@@ -13,13 +13,14 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from router.hints import counted
-from router.telemetry import PATH, Live, Malformed, Reading, begin, together
+from router.telemetry import PATH, Live, Malformed, Reading, Spoken, begin, together
 from router.values import is_ip
 
 INTERVAL = 1.0
@@ -189,13 +190,14 @@ class Telemetry:
             return f"its answer is longer than {MOST_BYTES} bytes"
         told_at = self._clock()
         try:
-            reading, entries = begin(body)
+            reading, entries, spoken = begin(body)
         except Malformed as error:
             return str(error)
-        for index, entry in enumerate(entries):
+        work = chain(zip(repeat(reading.take), entries), zip(repeat(reading.listen), spoken))
+        for index, (read, entry) in enumerate(work):
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            reading.take(entry)
+            read(entry)
         one.reading, one.read_at = reading, told_at
         if reading.odd:
             return f"its answer has {counted(reading.odd, 'part')} that could not be read"
@@ -213,6 +215,17 @@ def _live(live: Live, age: float, sidecars: int) -> Document:
         "p99": live.p99,
         "age": _rounded(age),
         "sidecars": sidecars,
+        "llm": None if live.spoken is None else _llm(live.spoken),
+    }
+
+
+def _llm(spoken: Spoken) -> Document:
+    """Tokens a second, times in seconds."""
+    return {
+        "tokensInPerSecond": round(spoken.tokens_in, 3),
+        "tokensOutPerSecond": round(spoken.tokens_out, 3),
+        "timeToFirstToken": {"p50": spoken.first_p50, "p99": spoken.first_p99},
+        "timeBetweenTokens": {"p50": spoken.between_p50, "p99": spoken.between_p99},
     }
 
 

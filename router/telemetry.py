@@ -22,6 +22,30 @@ class Malformed(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Spoken:
+    """What language models said within the last ten seconds. Tokens are a second's, times seconds, None without any."""
+
+    tokens_in: float = 0.0
+    tokens_out: float = 0.0
+    first_p50: float | None = None
+    """From the request to the first token."""
+    first_p99: float | None = None
+    between_p50: float | None = None
+    between_p99: float | None = None
+
+    def plus(self, other: Spoken) -> Spoken:
+        """Of two sidecars."""
+        return Spoken(
+            self.tokens_in + other.tokens_in,
+            self.tokens_out + other.tokens_out,
+            _greater(self.first_p50, other.first_p50),
+            _greater(self.first_p99, other.first_p99),
+            _greater(self.between_p50, other.between_p50),
+            _greater(self.between_p99, other.between_p99),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """What users of one version got within the last ten seconds. Quantiles are seconds, None without requests."""
 
@@ -30,6 +54,8 @@ class Live:
     rps: float = 0.0
     p50: float | None = None
     p99: float | None = None
+    spoken: Spoken | None = None
+    """Only where some plugin tells of tokens."""
 
     @property
     def error_percent(self) -> float:
@@ -43,22 +69,23 @@ class Live:
             self.rps + other.rps,
             _greater(self.p50, other.p50),
             _greater(self.p99, other.p99),
+            self.spoken.plus(other.spoken) if self.spoken and other.spoken else self.spoken or other.spoken,
         )
 
 
-Versions = dict[tuple[str, str], Live]
-"""By ("namespace/model", version)."""
+Key = tuple[str, str]
+"""("namespace/model", version)"""
 
 
 @dataclass(slots=True)
 class Reading:
-    """`take` one entry of the answer after the other."""
+    """`take` one entry of the answer after the other, then `listen` to those of language models."""
 
     age: float = 0.0
     """Seconds that the figures were old when the sidecar told them."""
     trouble: str = ""
     """Why the sidecar itself has nothing newer."""
-    versions: Versions = field(default_factory=dict)
+    versions: dict[Key, Live] = field(default_factory=dict)
     odd: int = 0
     """Entries that could not be read."""
 
@@ -76,26 +103,43 @@ class Reading:
             return
         self.versions[key] = live if known is None else known.plus(live)
 
+    def listen(self, entry: Any) -> None:
+        """Tokens of a version that has no requests are nobody's experience."""
+        try:
+            key, spoken = _spoken(entry)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            self.odd += 1
+            return
+        if (known := self.versions.get(key)) is not None:
+            self.versions[key] = known.plus(Live(spoken=spoken))
 
-def begin(body: bytes) -> tuple[Reading, list[Any]]:
-    """A reading without its entries, and the entries: there may be many, so that who reads them gives others a turn."""
+
+def begin(body: bytes) -> tuple[Reading, list[Any], list[Any]]:
+    """A reading without its entries, those to `take` and those to `listen` to.
+
+    There may be many, so that who reads them gives others a turn.
+    """
     try:
         document = json.loads(body)
-        entries = document["versions"]
+        entries, spoken = document["versions"], document.get("llm", [])
         age, trouble = document.get("age_seconds"), document.get("trouble")
         old = math.inf if age is None else _number(age)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise Malformed("the answer is not one of a sidecar's /versions") from None
     if not isinstance(entries, list):
         raise Malformed("the answer of /versions has no list of versions")
-    return Reading(old, _printable(trouble) if isinstance(trouble, str) else ""), entries
+    if not isinstance(spoken, list):
+        raise Malformed("llm in the answer of /versions is no list")
+    return Reading(old, _printable(trouble) if isinstance(trouble, str) else ""), entries, spoken
 
 
 def read(body: bytes) -> Reading:
     """All of an answer at once."""
-    reading, entries = begin(body)
+    reading, entries, spoken = begin(body)
     for entry in entries:
         reading.take(entry)
+    for entry in spoken:
+        reading.listen(entry)
     return reading
 
 
@@ -107,7 +151,7 @@ def together(lives: Iterable[Live]) -> Live:
     return total
 
 
-def _entry(entry: Any) -> tuple[tuple[str, str] | None, Live]:
+def _entry(entry: Any) -> tuple[Key | None, Live]:
     namespace, model, version = (_name(entry[name]) for name in ("namespace", "model", "version"))
     if entry.get("shadow") or not model or not version:
         return None, Live()
@@ -122,6 +166,21 @@ def _entry(entry: Any) -> tuple[tuple[str, str] | None, Live]:
         p99=_maybe(times.get("p99")),
     )
     return (f"{namespace}/{model}", version), live
+
+
+def _spoken(entry: Any) -> tuple[Key, Spoken]:
+    namespace, model, version = (_name(entry[name]) for name in ("namespace", "model", "version"))
+    window = entry["windows"][WINDOW]
+    first, between = window["time_to_first_token_seconds"], window["time_between_tokens_seconds"]
+    spoken = Spoken(
+        tokens_in=_number(window["tokens_in_per_second"]),
+        tokens_out=_number(window["tokens_out_per_second"]),
+        first_p50=_maybe(first["p50"]),
+        first_p99=_maybe(first["p99"]),
+        between_p50=_maybe(between["p50"]),
+        between_p99=_maybe(between["p99"]),
+    )
+    return (f"{namespace}/{model}", version), spoken
 
 
 def _printable(text: str) -> str:

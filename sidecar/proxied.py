@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from sidecar.instruments import Family
 from sidecar.metrics.counted import INTERVAL, Counted
+from sidecar.metrics.llm import Llms
 from sidecar.metrics.pages import More, application
 from sidecar.metrics.process import on_signals, serving
 from sidecar.proxy import Proxy, serve_proxy
@@ -18,13 +19,18 @@ Started = Callable[[int, tuple[int, ...]], None]
 
 
 class _OfPlugins(More):
-    """What the proxy's plugins count."""
+    """What the proxy's plugins count, and say of language models."""
 
-    def __init__(self, proxies: list[Proxy]) -> None:
-        self._proxies = proxies
+    def __init__(self, proxies: list[Proxy], llms: Llms) -> None:
+        self._proxies, self._llms = proxies, llms
 
     def families(self) -> tuple[Family, ...]:
-        return tuple(family for one in self._proxies for family in one.plugins.pipeline.families(time.monotonic()))
+        own = (family for one in self._proxies for family in one.plugins.pipeline.families(time.monotonic()))
+        return (*(self._llms.families() if len(self._llms) else ()), *own)
+
+    @property
+    def llms(self) -> Llms:
+        return self._llms
 
 
 async def serve(
@@ -41,7 +47,7 @@ async def serve(
     counted = Counted(config, interval=interval)
     proxies: list[Proxy] = []
 
-    async with serving(application(counted, _OfPlugins(proxies)), host, port) as pages:
+    async with serving(application(counted, _OfPlugins(proxies, counted.llms)), host, port) as pages:
 
         def listening(proxy: Proxy, ports: tuple[int, ...]) -> None:
             proxies.append(proxy)

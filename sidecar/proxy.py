@@ -123,6 +123,9 @@ class Proxy:
                 _log.exception("a request was not counted")
 
 
+_SAID = "headgate."
+
+
 class ProxyHost(Host):
     """The chain's host: calls as tasks, and a bell that rings when something paused may go on."""
 
@@ -142,6 +145,10 @@ class ProxyHost(Host):
     def set_metadata(self, namespace: str, key: str, value: Value) -> None:
         if len(self.metadata) < 100:
             self.metadata[f"{namespace}.{key}"] = value
+
+    def said(self) -> dict[str, Value]:
+        """What plugins said for the figures."""
+        return {name.removeprefix(_SAID): value for name, value in self.metadata.items() if name.startswith(_SAID)}
 
     def start_call(self, chain: Chain, token: int, request: HttpRequest) -> None:
         if not self.proxy.allowed(request.url):
@@ -461,6 +468,7 @@ class _Http(ProxyHost):
                 request_id=self.headers.get("x-request-id"),
                 end=self.end,
                 by_plugin=by_plugin,
+                said=self.said(),
             )
         )
 

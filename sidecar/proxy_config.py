@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -81,6 +82,7 @@ class Exchange:
     request_id: str
     end: str  # "", "disconnected", "upstream-failed", "aborted", "timeout"
     by_plugin: bool  # answered by a plugin, the model server's answer not used
+    said: Mapping[str, Any] = field(default_factory=dict)  # by plugins: dynamic metadata `headgate`
 
 
 class Recorder(Protocol):

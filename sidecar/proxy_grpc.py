@@ -259,6 +259,7 @@ class _Rpc(ProxyHost):
                 request_id=self.headers.get("x-request-id"),
                 end=self.end,
                 by_plugin=by_plugin,
+                said=self.said(),
             )
         )
 

@@ -14,9 +14,10 @@ from itertools import accumulate
 from typing import Any
 
 from sidecar.metrics.bounds import BOUNDS
+from sidecar.metrics.llm import Llms, Version
 from sidecar.metrics.stats import Key, Outcome, outcome
 from sidecar.metrics.totals import Figures, Times
-from sidecar.metrics.windows import Windows
+from sidecar.metrics.windows import Windows, versions
 from sidecar.proxy_config import Exchange, ProxyConfig
 
 INTERVAL = 1.0
@@ -32,8 +33,9 @@ class Counted:
         self, config: ProxyConfig, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._interval, self._clock = interval, clock
-        self._windows, self._taken = Windows(), clock()
+        self._windows, self._taken = Windows[Key](), clock()
         self._sums = {Key(config.namespace, config.model, config.version, "primary"): _Sums()}
+        self.llms = Llms(clock)
         self.trouble: str | None = "the proxy does not listen yet"
         self.take()
 
@@ -45,6 +47,8 @@ class Counted:
         if sums is None:
             sums = self._sums[key] = _Sums()
         sums.add(exchange)
+        if exchange.said and not exchange.shadow:
+            self.llms.say(Version(exchange.namespace, exchange.model, exchange.version), exchange.said)
 
     async def run(self) -> None:
         """Remember how it was, again and again."""
@@ -55,13 +59,14 @@ class Counted:
     def take(self) -> None:
         self._taken = self._clock()
         self._windows.take(self.figures, self._taken)
+        self.llms.take()
 
     @property
     def figures(self) -> Mapping[Key, Figures]:
         return {key: sums.figures() for key, sums in self._sums.items()}
 
     def versions(self, window: str | None = None) -> list[dict[str, Any]]:
-        return self._windows.versions(window)
+        return versions(self._windows, window)
 
     @property
     def own(self) -> None:

@@ -12,7 +12,7 @@ from sidecar.metrics.admin import NoAnswer
 from sidecar.metrics.families import Own
 from sidecar.metrics.stats import PATH, Key, Malformed, read
 from sidecar.metrics.totals import GRACE, Figures, Totals
-from sidecar.metrics.windows import Windows
+from sidecar.metrics.windows import Windows, versions
 
 INTERVAL = 1.0
 STALE = 10.0
@@ -37,7 +37,7 @@ class Follower:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._interval, self._clock = source, interval, clock
-        self._totals, self._windows = Totals(grace), Windows()
+        self._totals, self._windows = Totals(grace), Windows[Key]()
         self._reads = self._failures = 0
         self._took = 0.0
         self._refused = False
@@ -87,7 +87,7 @@ class Follower:
         return self._windows.latest
 
     def versions(self, window: str | None = None) -> list[dict[str, Any]]:
-        return self._windows.versions(window)
+        return versions(self._windows, window)
 
     @property
     def age(self) -> float | None:

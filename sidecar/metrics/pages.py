@@ -11,6 +11,8 @@ from aiohttp import web
 from sidecar.instruments import Family
 from sidecar.metrics.exemplars import ByKey
 from sidecar.metrics.families import OPENMETRICS, Own, content_type, page
+from sidecar.metrics.llm import Llms
+from sidecar.metrics.llm import brief as llm_brief
 from sidecar.metrics.stats import Key
 from sidecar.metrics.totals import Figures
 from sidecar.metrics.windows import WINDOWS
@@ -50,9 +52,10 @@ class More:
     def exemplars(self) -> ByKey:
         return {}
 
-    def versions(self) -> dict[str, Any]:
-        """Further parts of /versions."""
-        return {}
+    @property
+    def llms(self) -> Llms | None:
+        """Tokens and their times for /versions, where somebody is told of them."""
+        return None
 
 
 def application(known: Known, more: More | None = None) -> web.Application:
@@ -79,12 +82,14 @@ class _Pages:
         wanted, window = request.query.get("model"), request.query.get("window")
         if window is not None and window not in WINDOWS:
             return _json({"error": f"no window {window!r}", "hint": f"there are {', '.join(WINDOWS)}"}, 400)
-        versions = self._known.versions(window)
+        versions, llms = self._known.versions(window), self._more.llms
+        spoken = [] if llms is None else llms.versions(window)
         if wanted is not None:
             namespace, _, name = wanted.rpartition("/")
             versions = [one for one in versions if (one["namespace"], one["model"]) == (namespace, name)]
+            spoken = [one for one in spoken if (one["namespace"], one["model"]) == (namespace, name)]
         if "brief" in request.query:
-            versions = [_brief(one) for one in versions]
+            versions, spoken = [_brief(one) for one in versions], [llm_brief(one) for one in spoken]
         age = self._known.age
         return _json(
             {
@@ -93,7 +98,7 @@ class _Pages:
                 "age_seconds": None if age is None else round(age, 3),
                 "windows": WINDOWS,
                 "versions": versions,
-                **self._more.versions(),
+                **({} if llms is None else {"llm": spoken}),
             }
         )
 

@@ -5,9 +5,9 @@ Snapshots are kept every second for as long as the shortest window needs them, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sidecar.metrics.stats import Key
 from sidecar.metrics.totals import Figures, Times
@@ -18,19 +18,22 @@ _SLOTS = ((12.0, 0.0), (75.0, 5.0), (330.0, 15.0))
 """Up to this age, one snapshot for each slot of so many seconds; 0 keeps them all."""
 
 
+_Whose = TypeVar("_Whose", bound=Hashable)
+
+
 @dataclass(frozen=True, slots=True)
-class _Snapshot:
+class _Snapshot(Generic[_Whose]):
     at: float
-    figures: Mapping[Key, Figures]
+    figures: Mapping[_Whose, Figures]
 
 
-class Windows:
-    """`take` totals whenever there are new ones; `latest` and `over` tell of them."""
+class Windows(Generic[_Whose]):
+    """`take` totals whenever there are new ones; `latest`, `over` and `lately` tell of them."""
 
     def __init__(self) -> None:
-        self._kept: list[_Snapshot] = []
+        self._kept: list[_Snapshot[_Whose]] = []
 
-    def take(self, figures: Mapping[Key, Figures], at: float) -> None:
+    def take(self, figures: Mapping[_Whose, Figures], at: float) -> None:
         last = self._kept[-1].figures if self._kept else {}
         shared = {key: _sharing(found, last.get(key)) for key, found in figures.items()}
         self._kept.append(_Snapshot(at, shared))
@@ -38,7 +41,7 @@ class Windows:
 
     def _thin(self, now: float) -> None:
         """Of each slot of time its first snapshot stays: what stays is then not decided anew every second."""
-        kept: list[_Snapshot] = []
+        kept: list[_Snapshot[_Whose]] = []
         filled: set[tuple[float, int]] = set()
         for snapshot in self._kept:
             slot = next((slot for age, slot in _SLOTS if now - snapshot.at <= age), None)
@@ -51,13 +54,13 @@ class Windows:
         self._kept = kept
 
     @property
-    def latest(self) -> Mapping[Key, Figures]:
+    def latest(self) -> Mapping[_Whose, Figures]:
         return self._kept[-1].figures if self._kept else {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def over(self, seconds: float) -> tuple[float, dict[Key, Figures]]:
+    def over(self, seconds: float) -> tuple[float, dict[_Whose, Figures]]:
         """What was added within the last `seconds`, or as long as there are figures; and how long that was."""
         if not self._kept:
             return 0.0, {}
@@ -65,19 +68,29 @@ class Windows:
         then = next((each for each in reversed(self._kept) if now.at - each.at >= seconds - 0.5), self._kept[0])
         return now.at - then.at, {key: _added(found, then.figures.get(key)) for key, found in now.figures.items()}
 
-    def versions(self, window: str | None = None) -> list[dict[str, Any]]:
-        """As JSON: every key's totals since the sidecar began, and its windows, or the one that is asked for."""
+    def lately(self, window: str | None = None) -> dict[str, tuple[float, dict[_Whose, Figures]]]:
+        """`over` all windows by name, or over the one that is asked for."""
         asked = WINDOWS if window is None else {window: WINDOWS[window]}
-        windows = {name: self.over(seconds) for name, seconds in asked.items()}
-        return [
-            {
-                **key._asdict(),
-                "shadow": key.route == "mirror",
-                "total": _told(figures),
-                "windows": {name: _rates(length, added[key]) for name, (length, added) in windows.items()},
-            }
-            for key, figures in sorted(self.latest.items())
-        ]
+        return {name: self.over(seconds) for name, seconds in asked.items()}
+
+
+def versions(known: Windows[Key], window: str | None = None) -> list[dict[str, Any]]:
+    """As JSON: every key's totals since the sidecar began, and its windows, or the one that is asked for."""
+    windows = known.lately(window)
+    return [
+        {
+            **key._asdict(),
+            "shadow": key.route == "mirror",
+            "total": _told(figures),
+            "windows": {name: _rates(length, added[key]) for name, (length, added) in windows.items()},
+        }
+        for key, figures in sorted(known.latest.items())
+    ]
+
+
+def quantiles(times: Times | None) -> dict[str, float | None]:
+    """p50, p90 and p99; each None without requests."""
+    return {name: None if times is None else times.quantile(share) for name, share in _QUANTILES.items()}
 
 
 def _sharing(found: Figures, last: Figures | None) -> Figures:
@@ -127,10 +140,6 @@ def _rates(length: float, added: Figures) -> dict[str, Any]:
         "seconds": round(length, 3),
         **_told(added),
         "rps": round(added.count / length, 3) if length else 0.0,
-        "duration_seconds": _quantiles(added.times.get("duration")),
-        "time_to_first_byte_seconds": _quantiles(added.times.get("first_byte")),
+        "duration_seconds": quantiles(added.times.get("duration")),
+        "time_to_first_byte_seconds": quantiles(added.times.get("first_byte")),
     }
-
-
-def _quantiles(times: Times | None) -> dict[str, float | None]:
-    return {name: None if times is None else times.quantile(share) for name, share in _QUANTILES.items()}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sidecar.instruments import Family
 from sidecar.metrics.admin import Address, Admin
 from sidecar.metrics.exemplars import ByKey
 from sidecar.metrics.follow import Follower
+from sidecar.metrics.llm import Llms
 from sidecar.metrics.pages import More, application
 from sidecar.metrics.plugin_files import PluginFiles
 from sidecar.metrics.process import CannotListen, on_signals, serving
 from sidecar.stream.examples import exemplars
-from sidecar.stream.figures import families, llm
+from sidecar.stream.figures import families
 from sidecar.stream.losses import Losses
 from sidecar.stream.pages import add_pages
 from sidecar.stream.receiver import Receiver
@@ -37,8 +37,9 @@ class _Told(More):
     def exemplars(self) -> ByKey:
         return exemplars(self._receiver.requests)
 
-    def versions(self) -> dict[str, Any]:
-        return {"llm": llm(self._receiver.requests)}
+    @property
+    def llms(self) -> Llms:
+        return self._receiver.requests.llms
 
 
 async def serve(
@@ -66,7 +67,8 @@ async def serve(
         try:
             async with serving(pages, *pages_at) as port:
                 started(port, server.sockets[0].getsockname()[1])
-                tasks = [asyncio.create_task(each) for each in (follower.run(), losses.run(interval), stop.wait())]
+                running = (follower.run(), losses.run(interval), requests.llms.run(interval), stop.wait())
+                tasks = [asyncio.create_task(each) for each in running]
                 done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in waiting:
                     task.cancel()

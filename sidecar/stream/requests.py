@@ -7,10 +7,10 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from sidecar.instruments import SECONDS
 from sidecar.metrics.bounds import BOUNDS
+from sidecar.metrics.llm import Llms, Version
 from sidecar.metrics.stats import Key, Outcome
 from sidecar.stream.layout import (
     AFTER_COUNTED,
@@ -40,33 +40,6 @@ _LAST = len(BOUNDS) - 1
 Pair = tuple[str, str]
 """A layout and an entry of it."""
 Watcher = Callable[[list[Pair]], None]
-
-
-class Version(NamedTuple):
-    namespace: str
-    model: str
-    version: str
-
-
-@dataclass(slots=True)
-class Histogram:
-    """Counts by bucket of `SECONDS`, the last one for what is above them all."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
-    total: float = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(SECONDS, seconds)] += 1
-        self.total += seconds
-
-
-@dataclass(slots=True)
-class Llm:
-    """What plugins said of a version's answers."""
-
-    tokens: Counter[str] = field(default_factory=Counter)
-    first: Histogram = field(default_factory=Histogram)
-    between: Histogram = field(default_factory=Histogram)
 
 
 @dataclass(slots=True)
@@ -108,7 +81,7 @@ class Requests:
         self._room = MOST_GROUPS
         self.clients: dict[Version, int] = {}
         """How many different ones there were in the last whole window."""
-        self.llm: dict[Version, Llm] = {}
+        self.llms = Llms(clock)
         self.durations: dict[Key, Durations] = {}
         self.entries = 0
         self.refused: Counter[str] = Counter()
@@ -197,19 +170,7 @@ class Requests:
         except Malformed:
             self.refused["metadata"] += 1
             return
-        tokens_in, tokens_out = _figure(said, "tokens_in"), _figure(said, "tokens_out")
-        first, between = _figure(said, "time_to_first_token"), _figure(said, "time_between_tokens")
-        if tokens_in is None and tokens_out is None and first is None and between is None:
-            return
-        llm = self.llm.get(version)
-        if llm is None:
-            llm = self.llm[version] = Llm()
-        llm.tokens["in"] += int(tokens_in or 0)
-        llm.tokens["out"] += int(tokens_out or 0)
-        if first is not None:
-            llm.first.observe(first)
-        if between is not None:
-            llm.between.observe(between)
+        self.llms.say(version, said)
 
     def turn(self) -> None:
         """Begin a new window when it is time to."""
@@ -250,12 +211,3 @@ def _whole(text: str) -> int:
     if len(text) > _LONGEST_NUMBER or not text.isdecimal():
         raise Malformed("an entry has no duration")
     return int(text)
-
-
-_NUMBERS = (int, float)
-
-
-def _figure(said: dict[str, Any], name: str) -> float | None:
-    """Plugins' own numbers, where they are such: below a day, or a billion tokens."""
-    value: Any = said.get(name)
-    return value if type(value) in _NUMBERS and 0 <= value < 1e9 else None

@@ -103,6 +103,7 @@ def test_figures_of_several_sidecars_are_added_up() -> None:
                 "p50": 0.01,
                 "p99": 0.2,
                 "sidecars": 2,
+                "llm": None,
             }
             assert found.versions("default/wine", ["v1"]) == {}
 
@@ -294,6 +295,29 @@ def test_status_draws_figures_where_there_are_some(plane) -> None:
     head, row = text.splitlines()[:2]
     assert [name for name in head.split() if name in ("RPS", "ERRORS", "P99", "AGE")] == ["RPS", "ERRORS", "P99", "AGE"]
     assert re.search(r" 12\.3 +3 % +45\.6 ms +0\.5s ", row)
+
+
+LLM = {
+    "tokensInPerSecond": 310.04,
+    "tokensOutPerSecond": 12_345.6,
+    "timeToFirstToken": {"p50": 0.2, "p99": 1.25},
+    "timeBetweenTokens": {"p50": 0.0123, "p99": None},
+}
+
+
+def test_one_model_is_drawn_with_its_tokens_within_100_columns(plane: Any) -> None:
+    plane.put()
+    document = plane.status.model(IRIS)
+    live = {"rps": 12.34, "requests": 100, "errors": 3, "errorPercent": 3.0, "p50": 0.01, "p99": 0.0456, "age": 0.5}
+    document["versions"][0]["live"] = {**live, "llm": LLM}
+    out = io.StringIO()
+    Console(file=out, width=100).print(show.model(document, show.now()))
+    lines = out.getvalue().splitlines()
+    head = next(number for number, line in enumerate(lines) if "TOKENS/S IN" in line)
+    assert " ".join(lines[head].split()) == "VERSION TOKENS/S IN OUT FIRST TOKEN P50 P99 NEXT P50 P99"
+    assert " ".join(lines[head + 1].split()) == "v1 310.0 12345.6 200 ms 1.25 s 12.3 ms -"
+    assert not lines[head + 2].strip(), "one version tells of tokens"
+    assert "TOKENS" not in drawn({"models": [document], "envoys": [], "gateways": [], "problems": [], "sidecars": []})
 
 
 def test_status_without_figures_has_no_columns_for_them_and_says_who_is_away(plane) -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.telemetry import PATH, WINDOW, Live, Malformed, read, together
+from router.telemetry import PATH, WINDOW, Live, Malformed, Spoken, read, together
 from sidecar.metrics.stats import Key, Outcome
 from sidecar.metrics.totals import Figures, Times
-from sidecar.metrics.windows import WINDOWS, Windows
+from sidecar.metrics.windows import WINDOWS, Windows, versions
 
 IRIS = ("default/iris", "v1")
 
@@ -28,13 +28,13 @@ def body(*entries: Any, **more: Any) -> bytes:
 
 
 def test_what_a_sidecar_tells_is_read() -> None:
-    windows = Windows()
+    windows = Windows[Key]()
     key, outcomes = Key("default", "iris", "v1", "primary"), {Outcome("200", ""): 9, Outcome("503", ""): 1}
     windows.take({key: Figures({}, {}, {})}, 0.0)
     windows.take({key: Figures(outcomes, {}, {"duration": Times((0.01, 0.02), (10, 10))})}, 4.0)
     assert WINDOW in WINDOWS
     assert f"window={WINDOW}&" in PATH
-    told = {"age_seconds": 0.25, "trouble": "Envoy is away", "versions": windows.versions(WINDOW)}
+    told = {"age_seconds": 0.25, "trouble": "Envoy is away", "versions": versions(windows, WINDOW)}
     reading = read(json.dumps(told).encode())
     assert (reading.age, reading.trouble, reading.odd) == (0.25, "Envoy is away", 0)
     live = reading.versions[IRIS]
@@ -74,6 +74,36 @@ def test_an_odd_entry_is_left_out_and_the_others_stay(odd: Any) -> None:
     assert reading.versions == {IRIS: Live(10, 1, 2.5, 0.01, 0.05)}
 
 
+def spoken(**changed: Any) -> dict[str, Any]:
+    first, between = {"p50": 0.2, "p90": 0.25, "p99": 0.3}, {"p50": 0.01, "p90": 0.02, "p99": None}
+    window = {"tokens_in_per_second": 7, "tokens_out_per_second": 40.5, "time_to_first_token_seconds": first}
+    window |= {"time_between_tokens_seconds": between, **changed}
+    return {"namespace": "default", "model": "iris", "version": "v1", "windows": {"10s": window}}
+
+
+def test_tokens_of_a_version_are_told_once_whatever_its_routes() -> None:
+    reading = read(body(entry(), entry(route="header"), llm=[spoken()]))
+    said = reading.versions[IRIS].spoken
+    assert said == Spoken(7.0, 40.5, 0.2, 0.3, 0.01, None)
+    slower = Live(spoken=Spoken(1.0, 1.0, 0.1, 0.9, None, 0.5))
+    assert together([reading.versions[IRIS], Live(), slower]).spoken == Spoken(8.0, 41.5, 0.2, 0.9, 0.01, 0.5)
+
+
+def test_tokens_of_a_version_without_requests_are_left_out() -> None:
+    assert read(body(entry(version="v2"), llm=[spoken()])).versions == {
+        ("default/iris", "v2"): read(body(entry())).versions[IRIS]
+    }
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, {}, spoken(tokens_in_per_second=-1), spoken(time_to_first_token_seconds=None)]
+)
+def test_odd_tokens_are_left_out_and_the_requests_stay(odd: Any) -> None:
+    reading = read(body(entry(), llm=[odd]))
+    assert reading.odd == 1
+    assert reading.versions == read(body(entry())).versions
+
+
 def test_more_errors_than_requests_are_not_believed() -> None:
     assert read(body(entry(window={"errors": 11}))).versions[IRIS].error_percent == 100.0
 
@@ -83,6 +113,7 @@ def test_more_errors_than_requests_are_not_believed() -> None:
     [
         *(b"", b"{", b"[]", b"7", b"null", b"{}", b"\xff", b'{"versions": {}}', b'{"versions": null}', b"[" * 100_000),
         b'{"versions": [], "age_seconds": "old"}',
+        b'{"versions": [], "age_seconds": 1, "llm": {}}',
         b'{"versions": [], "age_seconds": -1}',
     ],
 )

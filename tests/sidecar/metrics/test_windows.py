@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.metrics.stats import Key, Outcome
 from sidecar.metrics.totals import Figures, Times
-from sidecar.metrics.windows import Windows
+from sidecar.metrics.windows import Windows, versions
 
 V1, V2 = Key("default", "iris", "v1", "primary"), Key("default", "iris", "v2", "candidate")
 OK, BAD = Outcome("200", ""), Outcome("503", "")
@@ -18,8 +18,8 @@ def figures(good: int, bad: int = 0) -> Figures:
     return Figures({OK: good, BAD: bad}, {"duration_us": 10 * (good + bad)}, {"duration": times})
 
 
-def steady(seconds: int, per_second: int = 10) -> Windows:
-    windows = Windows()
+def steady(seconds: int, per_second: int = 10) -> Windows[Key]:
+    windows = Windows[Key]()
     for second in range(seconds + 1):
         windows.take({V1: figures(second * per_second)}, float(second))
     return windows
@@ -42,29 +42,29 @@ def test_few_snapshots_are_kept():
 
 
 def test_nothing_is_known_before_the_first_reading():
-    assert Windows().over(10.0) == (0.0, {})
-    assert Windows().versions() == []
+    assert Windows[Key]().over(10.0) == (0.0, {})
+    assert versions(Windows[Key]()) == []
 
 
 def test_what_was_counted_before_the_sidecar_came_is_in_the_totals_only():
-    windows = Windows()
+    windows = Windows[Key]()
     windows.take({V1: figures(1000)}, 0.0)
     windows.take({V1: figures(1001)}, 1.0)
-    (told,) = windows.versions()
+    (told,) = versions(windows)
     assert (told["total"]["requests"], told["windows"]["10s"]["requests"]) == (1001, 1)
 
 
 def test_a_version_that_comes_counts_from_zero():
     windows = steady(3)
     windows.take({V1: figures(40), V2: figures(3, 1)}, 4.0)
-    assert [one["windows"]["10s"]["requests"] for one in windows.versions()] == [40, 4]
+    assert [one["windows"]["10s"]["requests"] for one in versions(windows)] == [40, 4]
 
 
 def test_versions_are_told_with_sums_and_quantiles():
-    windows = Windows()
+    windows = Windows[Key]()
     windows.take({V1: figures(0)}, 0.0)
     windows.take({V1: figures(90, 10)}, 2.0)
-    (told,) = windows.versions()
+    (told,) = versions(windows)
     window = told["windows"]["10s"]
     assert (told["namespace"], told["model"], told["version"], told["shadow"]) == ("default", "iris", "v1", False)
     assert (window["seconds"], window["rps"], window["requests"], window["errors"]) == (2.0, 50.0, 100, 10)

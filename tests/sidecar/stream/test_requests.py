@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from sidecar.metrics.families import OPENMETRICS, Own, page
+from sidecar.metrics.llm import Version
 from sidecar.stream import requests
 from sidecar.stream.figures import HELP, families
 from sidecar.stream.layout import Malformed, document
 from sidecar.stream.losses import PATH, SETTLE, Losses
 from sidecar.stream.receiver import LONGEST_MESSAGE, MOST_CONNECTIONS, Receiver
-from sidecar.stream.requests import Requests, Version
+from sidecar.stream.requests import Requests
 
 V1 = Version("default", "iris", "v1")
 REST = ("1795255762.334705|2343|2238|100|282|POST", "/v2/models/iris/infer", "e655daa6", "curl/8")
@@ -131,7 +132,7 @@ def test_metadata_that_cannot_be_read_cost_only_themselves(metadata):
 def test_a_figure_that_is_no_number_counts_as_none(value):
     taken = Requests()
     taken.take([entry(metadata=f'{{"time_to_first_token": {value}}}')])
-    assert taken.llm == {}
+    assert taken.llms.versions() == []
 
 
 def test_nobody_can_make_up_ever_more_values_of_a_label():
@@ -230,7 +231,7 @@ def test_a_label_cannot_be_taken_for_anything_else():
     forged = 'x\ny\n{"tokens_out": 99}\n1|2|3|4|5|PUT\n/other\nid\nagent\rz'
     taken = Requests()
     taken.take([entry(names="2 tier", labels=(forged,))])
-    assert taken.llm == {}
+    assert taken.llms.versions() == []
     ((names, text),) = taken.last()
     one = document(names, text)
     assert (one["method"], one["path"], one["labels"]) == ("POST", REST[1], {"tier": forged})
