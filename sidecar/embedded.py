@@ -35,7 +35,7 @@ from sidecar.loading import PluginSpec
 from sidecar.native.inside import Stream, log
 from sidecar.pipeline import Pipeline
 from sidecar.plugin import Buffered, Entry, HeadersOnly, HttpRequest, HttpResponse, Need, Value
-from sidecar.plugin_figures import own_file
+from sidecar.plugin_figures import document, folder_named, own_file, write
 from sidecar.reload import Plugins
 from sidecar.shared import SharedData
 from sidecar.watch import WATCH
@@ -327,7 +327,8 @@ class Application:
         self.lane = lane.spoken if lane is not None else None
         self._times = self._read_times()
         self._users = 1
-        self._figures = own_file()
+        folder = folder_named()
+        self._figures = None if folder is None else own_file(folder)
         clock.add(self)
 
     @property
@@ -349,10 +350,10 @@ class Application:
                 self.pipeline = self.plugins.pipeline
                 self._times = self._read_times()
         if self.spec.health is not None:
-            _write(self.spec.health, self._health(now))
+            write(self.spec.health, self._health(now))
         if self._figures is not None:
             try:
-                _write(self._figures, self._health(now))
+                write(self._figures, self._health(now))
             except OSError as error:
                 _log.warning("the sidecar gets no metrics of plugins: %s", error)
                 self._figures = None
@@ -379,21 +380,13 @@ class Application:
         return tuple((str(path), _changed(path)) for path in self.plugins.files)
 
     def _health(self, now: float) -> dict[str, Any]:
-        return {
-            "filter": self.name,
-            "reloads": self.plugins.reloads,
-            "failed_reloads": self.plugins.failed_reloads,
-            "faults": [str(one) for one in self.plugins.faults],
-            "families": [
-                {
-                    "name": family.name,
-                    "kind": family.kind,
-                    "help": family.help,
-                    "samples": [[one.suffix, dict(one.labels), one.value] for one in family.samples],
-                }
-                for family in self.pipeline.families(now)
-            ],
-        }
+        return document(
+            self.pipeline.families(now),
+            filter=self.name,
+            reloads=self.plugins.reloads,
+            failed_reloads=self.plugins.failed_reloads,
+            faults=[str(one) for one in self.plugins.faults],
+        )
 
 
 class Clock:
@@ -538,12 +531,6 @@ def _changed(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _write(path: Path, what: dict[str, Any]) -> None:
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps(what), "utf-8")
-    fresh.replace(path)
 
 
 __all__ = ["Application", "EmbeddedSpec", "Handler", "Pipeline", "load", "shut_down"]

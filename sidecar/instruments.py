@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Literal, TypeVar
@@ -50,6 +50,27 @@ class Family:
     kind: Kind
     help: str
     samples: tuple[Sample, ...]
+
+
+_MOST_SAMPLES = 20_000
+
+
+def added(families: Iterable[Family]) -> tuple[Family, ...]:
+    """One family of each name, samples of the same labels added up; one of another kind than the first is left out."""
+    first: dict[str, Family] = {}
+    sums: dict[str, dict[tuple[str, Labels], float]] = {}
+    for family in families:
+        if first.setdefault(family.name, family).kind != family.kind:
+            continue
+        into = sums.setdefault(family.name, {})
+        for one in family.samples:
+            key = (one.suffix, one.labels)
+            if key in into or len(into) < _MOST_SAMPLES:
+                into[key] = into.get(key, 0) + one.value
+    return tuple(
+        Family(name, one.kind, one.help, tuple(Sample(*key, value) for key, value in sums[name].items()))
+        for name, one in first.items()
+    )
 
 
 @dataclass(slots=True)

@@ -32,6 +32,14 @@ _SOCKET = "unix:/run/headgate/plugins.sock"
 )
 @click.option("--call", "calls", metavar="URL", multiple=True, help="A server that plugins may call. Repeatable.")
 @click.option("--metrics", metavar="HOST:PORT", help="Where /metrics and /healthz are. By default nowhere.")
+@click.option(
+    "--plugin-figures",
+    "figures",
+    type=click.Path(path_type=Path),
+    envvar="HEADGATE_PLUGIN_FIGURES",
+    metavar="FOLDER",
+    help="Where headgate sidecar --plugin-figures finds the same metrics.",
+)
 @click.option("--reload", is_flag=True, help="Load plugins again when their files change.")
 @click.option("--show-envoy", is_flag=True, help="Print the filter and the cluster for Envoy, and end.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How to log.")
@@ -41,6 +49,7 @@ def serve(
     listen: str,
     calls: tuple[str, ...],
     metrics: str | None,
+    figures: Path | None,
     reload: bool,
     show_envoy: bool,
     log_format: str,
@@ -52,7 +61,7 @@ def serve(
     that it has begun.
     """
     address = _address(listen)
-    pages = host_and_port(metrics, "--metrics") if metrics is not None else None
+    pages_at = host_and_port(metrics, "--metrics") if metrics is not None else None
     application = _application(names, config, calls, reload)
     if application is None:
         return BAD_INPUT
@@ -77,14 +86,14 @@ def serve(
     def started(server: Server) -> None:
         where = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{server.port}"
         told = ", ".join(one.name for one in application.pipeline.plugins)
-        figures = f"; figures on port {server.metrics_port}" if server.metrics_port else ""
-        log.info("plugins for Envoy on %s: %s%s", where, told, figures)
+        pages = f"; figures on port {server.metrics_port}" if server.metrics_port else ""
+        log.info("plugins for Envoy on %s: %s%s", where, told, pages)
 
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection needs to look through it again
     try:
         with asyncio.Runner(loop_factory=_loop()) as runner:
-            runner.run(run(application, address, metrics=pages, started=started))
+            runner.run(run(application, address, metrics=pages_at, figures=figures, started=started))
     except CannotListen as error:
         raise Failure(str(error), "give another address with --listen") from None
     return 0

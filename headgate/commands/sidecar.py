@@ -59,8 +59,9 @@ class _Log:
     "--plugin-figures",
     "figures",
     type=click.Path(path_type=Path),
+    envvar="HEADGATE_PLUGIN_FIGURES",
     metavar="FOLDER",
-    help="Tell what plugins inside Envoy count: the folder that Envoy's HEADGATE_PLUGIN_FIGURES names.",
+    help="Tell what plugins inside Envoy and beside it count: the folder where they say it.",
 )
 @click.option("--proxy", metavar="URL", help="No Envoy: be a reverse proxy in front of this model server.")
 @click.option("--proxy-config", type=click.Path(path_type=Path), help="YAML file of the proxy, see docs/plugins.md.")
@@ -96,10 +97,11 @@ def sidecar(
     from headgate import logs
 
     if asked:
-        if click.get_current_context().get_parameter_source("envoy") is click.core.ParameterSource.COMMANDLINE:
+        context, said = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
+        if context.get_parameter_source("envoy") is said:
             raise click.UsageError("--envoy reads an Envoy, --proxy does without one: give one of them")
-        if figures is not None:
-            raise click.UsageError("--plugin-figures are of plugins inside an Envoy, --proxy tells those of its own")
+        if context.get_parameter_source("figures") is said:
+            raise click.UsageError("--plugin-figures are of plugins at an Envoy, --proxy tells those of its own")
         if stream is not None:
             raise click.UsageError("--stream takes what an Envoy tells, --proxy does without one: give one of them")
         config = sidecar_proxy.configuration(asked)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from sidecar.ext_proc.application import CHOICE, Application
+from sidecar.ext_proc.figures import FigureFile
 from sidecar.ext_proc.http2 import Connection, Handler, Stream
 
 _log = logging.getLogger("headgate.plugins")
@@ -159,10 +160,14 @@ async def serve(
     listen: str,
     *,
     metrics: tuple[str, int] | None = None,
+    figures: Path | None = None,
     stop: asyncio.Event | None = None,
     started: Callable[[Server], None] = lambda server: None,
 ) -> None:
-    """Run until `stop` is set or a signal comes. `metrics`: where /metrics is, if anywhere."""
+    """Run until `stop` is set or a signal comes.
+
+    `metrics`: where /metrics is, if anywhere; `figures`: the folder from which the sidecar reads the same.
+    """
     stop = stop or _on_signals()
     server = Server(application)
     async with AsyncExitStack() as stack:
@@ -170,7 +175,7 @@ async def serve(
             server.metrics_port = await _pages(application, *metrics, stack)
         await server.start(listen)
         started(server)
-        await _until(stop, application, server)
+        await _until(stop, application, server, FigureFile(application, figures) if figures is not None else None)
 
 
 async def _pages(application: Application, host: str, port: int, stack: AsyncExitStack) -> int:
@@ -188,10 +193,12 @@ async def _pages(application: Application, host: str, port: int, stack: AsyncExi
     return int(runner.addresses[0][1])
 
 
-async def _until(stop: asyncio.Event, application: Application, server: Server) -> None:
+async def _until(stop: asyncio.Event, application: Application, server: Server, figures: FigureFile | None) -> None:
     tasks = [asyncio.create_task(_ticks(application))]
     if application.spec.reload:
         tasks.append(asyncio.create_task(application.plugins.watch(application.reloaded)))
+    if figures is not None:
+        tasks.append(asyncio.create_task(figures.run()))
     try:
         await stop.wait()
     finally:
@@ -200,6 +207,8 @@ async def _until(stop: asyncio.Event, application: Application, server: Server) 
         await asyncio.gather(*tasks, return_exceptions=True)
         _log.info("no new requests for plugins: %d connections are to end", len(server.links))
         await server.stop()
+        if figures is not None:
+            figures.write()
 
 
 async def _ticks(application: Application) -> None:

@@ -1,20 +1,23 @@
-"""Files of plugins inside Envoy in, their metrics for the sidecar's /metrics out.
+"""Files of plugins inside Envoy and beside it in, their metrics for the sidecar's /metrics out.
 
-Every configuration of Envoy's filter counts for itself; the same metric of several is added up. What a configuration
-had counted stays counted when it is gone. Files are another process's: what is wrong in one is left out and told.
+Every configuration of Envoy's filter counts for itself, and so does every process beside it; the same metric of several
+is added up. What they had counted stays counted when they are gone, or begin at zero. Files are another process's: what
+is wrong in one is left out and told.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from sidecar.instruments import Family, Kind, Labels, Sample
+from sidecar.instruments import Family, Kind, Labels, Sample, added
 from sidecar.metrics.pages import More
 from sidecar.plugin_figures import STALE
 
@@ -25,30 +28,49 @@ _SUFFIXES = {
     "gauge": frozenset({""}),
     "histogram": frozenset({"_bucket", "_sum", "_count"}),
 }
-_Key = tuple[str, Labels]
 _log = logging.getLogger("sidecar")
 
 
 class PluginFiles(More):
-    """`families` reads the folder, at each scrape: a few files."""
+    """`families` reads the folder, at each scrape: a few files. `run` reads it in between."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._clock = folder, clock
         self._now: dict[str, tuple[Family, ...]] = {}
-        self._past: dict[str, Family] = {}
+        self._silent: dict[str, tuple[Family, ...]] = {}
+        """What files had counted that nobody writes any more: who was only held up may come back."""
+        self._past: tuple[Family, ...] = ()
         self._wrong: dict[str, str] = {}
 
-    def families(self) -> tuple[Family, ...]:
-        found = self._read()
-        for name in self._now.keys() - found.keys():
-            gone = (family for family in self._now[name] if family.kind != "gauge")
-            self._past = added((*self._past.values(), *gone))
-        self._now = found
-        return tuple(added((*self._past.values(), *(one for each in found.values() for one in each))).values())
+    async def run(self, interval: float) -> None:
+        """Look often, so that little is missed of who counts and ends between two scrapes."""
+        while True:
+            self.look()
+            await asyncio.sleep(interval)
 
-    def _read(self) -> dict[str, tuple[Family, ...]]:
+    def families(self) -> tuple[Family, ...]:
+        self.look()
+        files = (*self._silent.values(), *self._now.values())
+        return added((*self._past, *(one for each in files for one in each)))
+
+    def look(self) -> None:
+        """Read the folder."""
+        found, there = self._read()
+        for name in self._now.keys() - found.keys():
+            self._silent[name] = tuple(family for family in self._now[name] if family.kind != "gauge")
+        for name in self._silent.keys() - there:
+            self._past = added((*self._past, *self._silent.pop(name)))
+        for name, families in found.items():
+            before = self._silent.pop(name, None) or self._now.get(name, ())
+            if lost := tuple(_begun_anew(before, families)):
+                self._past = added((*self._past, *lost))
+        self._now = found
+
+    def _read(self) -> tuple[dict[str, tuple[Family, ...]], set[str]]:
+        """What files say that are written, and the names of all that are there."""
         found: dict[str, tuple[Family, ...]] = {}
-        for path in sorted(self._folder.glob("*.json"))[-MOST_FILES:]:
+        paths = sorted(self._folder.glob("*.json"))[-MOST_FILES:]
+        for path in paths:
             try:
                 status = path.stat()
                 if self._clock() - status.st_mtime > STALE:
@@ -64,7 +86,7 @@ class PluginFiles(More):
                     _log.warning("metrics of plugins in %s are left out: %s", path, error)
                 if path.name in self._now:
                     found[path.name] = self._now[path.name]
-        return found
+        return found, {path.name for path in paths}
 
 
 def parsed(text: bytes) -> tuple[Family, ...]:
@@ -90,19 +112,21 @@ def _family(told: dict[str, Any]) -> Family:
     return Family(name, cast(Kind, kind), str(told["help"]), tuple(samples))
 
 
-def added(families: Iterable[Family]) -> dict[str, Family]:
-    """One family of each name; one of another kind than the first is left out."""
-    first: dict[str, Family] = {}
-    sums: dict[str, dict[_Key, float]] = {}
-    for family in families:
-        if first.setdefault(family.name, family).kind != family.kind:
+def _begun_anew(before: Iterable[Family], after: Iterable[Family]) -> Iterator[Family]:
+    """What counters and histograms had reached that are gone, or count from zero, as after a reload of plugins."""
+    now = {(family.name, one.suffix, one.labels): one.value for family in after for one in family.samples}
+    for family in before:
+        if family.kind == "gauge":
             continue
-        into = sums.setdefault(family.name, {})
-        for one in family.samples:
-            key = (one.suffix, one.labels)
-            if key in into or len(into) < MOST_SAMPLES:
-                into[key] = into.get(key, 0.0) + one.value
-    return {
-        name: Family(name, one.kind, one.help, tuple(Sample(*key, value) for key, value in sums[name].items()))
-        for name, one in first.items()
-    }
+        anew = {
+            _series(one)
+            for one in family.samples
+            if one.suffix != "_sum" and now.get((family.name, one.suffix, one.labels), -1.0) < one.value
+        }
+        if anew:
+            yield replace(family, samples=tuple(one for one in family.samples if _series(one) in anew))
+
+
+def _series(one: Sample) -> Labels:
+    """All buckets of a histogram go together."""
+    return tuple(label for label in one.labels if label[0] != "le")

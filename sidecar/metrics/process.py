@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -33,7 +34,7 @@ async def serve(
 ) -> None:
     """Run until `stop` is set or a signal comes. `started` gets the port, which is free choice when 0 was asked for.
 
-    `plugins` is the folder where those inside Envoy leave their metrics.
+    `plugins` is the folder where those inside Envoy and beside it leave their metrics.
     """
     stop = stop or on_signals()
     async with Admin(envoy) as admin:
@@ -41,13 +42,17 @@ async def serve(
         more = None if plugins is None else PluginFiles(plugins)
         async with serving(application(follower, more), host, port) as actual:
             started(actual)
-            following = asyncio.create_task(follower.run())
-            stopped = asyncio.create_task(stop.wait())
-            await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (following, stopped):
-                task.cancel()
-            if following.done() and not following.cancelled():
-                following.result()  # a bug of ours: let it be seen
+            await first_of(follower.run(), stop.wait(), *(() if more is None else (more.run(interval),)))
+
+
+async def first_of(*running: Coroutine[Any, Any, object]) -> None:
+    """Run them until one ends; what it raised was a bug of ours: let it be seen."""
+    tasks = [asyncio.create_task(each) for each in running]
+    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    for task in done:
+        task.result()
 
 
 @asynccontextmanager

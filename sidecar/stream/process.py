@@ -13,7 +13,7 @@ from sidecar.metrics.follow import Follower
 from sidecar.metrics.llm import Llms
 from sidecar.metrics.pages import More, application
 from sidecar.metrics.plugin_files import PluginFiles
-from sidecar.metrics.process import CannotListen, on_signals, serving
+from sidecar.metrics.process import CannotListen, first_of, on_signals, serving
 from sidecar.stream.examples import exemplars
 from sidecar.stream.figures import families
 from sidecar.stream.losses import Losses
@@ -61,19 +61,15 @@ async def serve(
         requests = Requests(kept)
         receiver = Receiver(requests)
         losses = Losses(admin, lambda: requests.entries + requests.refused.total() - requests.refused["metadata"])
-        pages = application(follower, _Told(receiver, losses, More() if plugins is None else PluginFiles(plugins)))
+        files = None if plugins is None else PluginFiles(plugins)
+        pages = application(follower, _Told(receiver, losses, files or More()))
         add_pages(pages, requests)
         server = await _listen(receiver, *stream_at)
         try:
             async with serving(pages, *pages_at) as port:
                 started(port, server.sockets[0].getsockname()[1])
                 running = (follower.run(), losses.run(interval), requests.llms.run(interval), stop.wait())
-                tasks = [asyncio.create_task(each) for each in running]
-                done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in waiting:
-                    task.cancel()
-                for task in done:
-                    task.result()  # a bug of ours: let it be seen
+                await first_of(*running, *(() if files is None else (files.run(interval),)))
         finally:
             server.close()
             receiver.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from charts import VALUES, Object, named, render
+from charts import VALUES, Object, named, of_kind, render
 
 from headgate.cli import cli
 from headgate.config import PLUGIN_SOCKET, Config, read
@@ -63,6 +63,28 @@ def test_envoy_and_the_server_share_the_socket_and_the_names_of_plugins(values: 
     assert (plugins.host, plugins.address) == (ir.PluginHost.EXT_PROC, PLUGIN_SOCKET)
     served = yaml.safe_load(named(render(values), "ConfigMap", "headgate-gateway")["data"]["plugins.yaml"])
     assert [one["name"] for one in served["plugins"]] == [one.name for one in plugins.chain]
+
+
+@SETS
+def test_what_plugins_count_is_written_where_the_sidecar_reads_it_and_is_scraped_once(values: Object) -> None:
+    mounts = {
+        name: {one["name"]: one for one in container(values, name)["volumeMounts"]} for name in ("sidecar", "plugins")
+    }
+    for name, found in mounts.items():
+        environment = {one["name"]: one["value"] for one in container(values, name)["env"]}
+        assert environment["HEADGATE_PLUGIN_FIGURES"] == found["plugin-figures"]["mountPath"]
+    assert mounts["sidecar"]["plugin-figures"]["readOnly"] is True
+    assert "plugins-socket" not in mounts["sidecar"]
+    assert [one["emptyDir"] for one in pod(values)["volumes"] if one["name"] == "plugin-figures"]
+    assert scraped(values) == ["sidecar"]
+    gateway = values["gateway"]
+    alone = {**values, "gateway": {**gateway, "sidecar": {**gateway.get("sidecar", {}), "enabled": False}}}
+    assert scraped(alone) == ["plugins"]
+
+
+def scraped(values: Object) -> list[str]:
+    (found,) = of_kind(render({**values, "podMonitor": {"enabled": True}}), "PodMonitor")
+    return [one["port"] for one in found["spec"]["podMetricsEndpoints"]]
 
 
 def test_the_list_is_one_that_the_server_loads(tmp_path: Path) -> None:

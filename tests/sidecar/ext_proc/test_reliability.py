@@ -13,8 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sidecar.ext_proc.pages import merged
-from sidecar.instruments import Family, Sample
+from sidecar.instruments import Family, Sample, added
 from sidecar.pipeline import bind
 from sidecar.plugin import Headers, HttpContext, Plugin
 
@@ -244,7 +243,7 @@ def test_what_plugins_count_is_told(in_rig: Run) -> None:
 
 def test_what_one_plugin_counted_for_several_models_is_added_up() -> None:
     families = [Family("a", "counter", "A.", (Sample("_total", (("b", "c"),), float(one)),)) for one in (1, 2)]
-    assert merged([*families, Family("d", "gauge", "D.", ())]) == (
+    assert added([*families, Family("d", "gauge", "D.", ())]) == (
         Family("a", "counter", "A.", (Sample("_total", (("b", "c"),), 3.0),)),
         Family("d", "gauge", "D.", ()),
     )

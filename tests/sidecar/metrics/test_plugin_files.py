@@ -1,4 +1,4 @@
-"""What plugins inside Envoy count, by files: added up, kept when its Envoy is gone, and never trusted."""
+"""What plugins inside Envoy and beside it count, by files: added up, kept when who counted is gone, never trusted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.instruments import Family, Sample
 from sidecar.metrics.plugin_files import PluginFiles, parsed
-from sidecar.plugin_figures import FOLDER, STALE, own_file
+from sidecar.plugin_figures import FOLDER, STALE, document, folder_named, own_file
+from sidecar.plugin_figures import write as write_document
 
 PARTS = {"counter": "_total", "gauge": "", "histogram": "_count"}
 
@@ -50,10 +52,63 @@ def test_a_file_that_nobody_writes_any_more_counts_as_gone(tmp_path: Path) -> No
     files = PluginFiles(tmp_path)
     path = write(tmp_path / "1.json", 3)
     assert told(files) == {"headgate_plugin_a_seen_total": 3}
-    past = time.time() - STALE - 5
-    os.utime(path, (past, past))
+    fall_silent(path)
     assert told(files) == {"headgate_plugin_a_seen_total": 3}
     assert told(files) == {"headgate_plugin_a_seen_total": 3}, "it is added once"
+    path.unlink()
+    assert told(files) == {"headgate_plugin_a_seen_total": 3}
+
+
+def test_who_was_only_held_up_is_not_counted_twice(tmp_path: Path) -> None:
+    files = PluginFiles(tmp_path)
+    path = write(tmp_path / "1.json", 3)
+    told(files)
+    fall_silent(path)
+    told(files)
+    write(path, 5)
+    assert told(files) == {"headgate_plugin_a_seen_total": 5}
+
+
+def test_plugins_that_were_loaded_anew_count_on(tmp_path: Path) -> None:
+    files = PluginFiles(tmp_path)
+    for value, sum_of_all in ((3, 3), (1, 4), (2, 5), (2, 5), (0, 5), (4, 9)):
+        write(tmp_path / "1.json", value)
+        assert told(files) == {"headgate_plugin_a_seen_total": sum_of_all}
+
+
+def fall_silent(path: Path) -> None:
+    past = time.time() - STALE - 5
+    os.utime(path, (past, past))
+
+
+def of(seconds: list[float]) -> tuple[Family, ...]:
+    counted = [sum(one <= bound for one in seconds) for bound in (1.0, 2.0, float("inf"))]
+    buckets = [Sample("_bucket", (("le", le),), n) for le, n in zip(("1", "2", "+Inf"), counted, strict=True)]
+    rest = (Sample("_sum", (), sum(seconds)), Sample("_count", (), len(seconds)))
+    return (Family("headgate_plugin_a_took", "histogram", "Took.", (*buckets, *rest)),)
+
+
+lives = st.lists(st.lists(st.lists(st.sampled_from([0.5, 1.5, 9.0]), min_size=1, max_size=3), max_size=4), max_size=4)
+
+
+@given(lives)
+def test_no_history_of_restarts_makes_a_histogram_go_back_or_lose_what_was_seen(
+    tmp_path_factory: pytest.TempPathFactory, processes: list[list[list[float]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("figures")
+    files, everything = PluginFiles(folder), []
+    for process in processes:
+        path, seconds = own_file(folder), []
+        for more in process:
+            seconds += more
+            everything += more
+            write_document(path, document(of(seconds)))
+            assert files.families() == of(everything)
+        if len(process) % 2:
+            path.unlink(missing_ok=True)
+        elif process:
+            fall_silent(path)
+        assert files.families() == (of(everything) if everything else ())
 
 
 @pytest.mark.parametrize(
@@ -91,13 +146,13 @@ def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:
 
 def test_files_have_names_of_their_own_and_litter_is_swept_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FOLDER, raising=False)
-    assert own_file() is None
+    assert folder_named() is None
     monkeypatch.setenv(FOLDER, str(tmp_path / "made"))
-    first, second = own_file(), own_file()
-    assert first is not None
-    assert second is not None
+    folder = folder_named()
+    assert folder is not None
+    first, second = own_file(folder), own_file(folder)
     assert first != second
     write(first, 1)
     os.utime(first, (1, 1))
-    own_file()
+    own_file(folder)
     assert not first.exists()
