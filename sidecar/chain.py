@@ -296,6 +296,20 @@ class Chain:
         if self._wakes:
             self.host.wake(self)
 
+    # What the lookout asks, perhaps from another thread
+
+    def context_of(self, bound: Bound) -> HttpContext[Any] | None:
+        """A plugin's context, if it has one by now."""
+        contexts = self._contexts
+        return contexts[bound.index] if bound.index < len(contexts) else None
+
+    def leave_out(self, bound: Bound) -> None:
+        """Go on without a plugin, and without what it has kept of this request. One that waits is left to its wait."""
+        if not any(step.bound is bound for step in self._blocked_steps(closed=True)):
+            self._off[bound.index] = 1
+            if bound.index < len(contexts := self._contexts):
+                contexts[bound.index] = None
+
     # Messages on their way through the steps
 
     def _admit(self) -> None:

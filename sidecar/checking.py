@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sidecar.plugin import PROPERTIES, Buffered, HeadersOnly, HttpContext, Plugin, Streamed
 
 _CONTEXT_HOOKS = tuple(name for name in vars(HttpContext) if name.startswith("on_"))
+LEAST_MEMORY = 1 << 20
 _ROOT_HOOKS = tuple(name for name in vars(Plugin) if name.startswith("on_") and callable(getattr(Plugin, name)))
 
 
@@ -33,6 +34,7 @@ def check(plugin: type[Plugin]) -> list[str]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > least:
             problems.append(f"{plugin.__name__}.{name} is {value!r}, not a number of seconds")
     properties: Any = plugin.properties
+    problems += wrong_memory(plugin, plugin.__name__)
     if not isinstance(properties, tuple) or not set(properties) <= set(PROPERTIES):
         known = ", ".join(PROPERTIES)
         problems.append(f"{plugin.__name__}.properties is {properties!r}, not a tuple of some of {known}")
@@ -50,6 +52,14 @@ def _hooks(kind: type, known: tuple[str, ...]) -> list[str]:
     for name in sorted({name for one in kind.__mro__ for name in vars(one) if name.startswith("on_")}):
         method = getattr(kind, name)
         if name not in known:
+def wrong_memory(plugin: type[Plugin] | Plugin, name: str) -> list[str]:
+    """What is wrong with the `memory` of a class, or of a root that has been configured."""
+    memory: Any = plugin.memory
+    if isinstance(memory, bool) or not isinstance(memory, int) or memory < LEAST_MEMORY:
+        return [f"{name}.memory is {memory!r}, not a number of bytes, at least {LEAST_MEMORY}"]
+    return []
+
+
             if callable(method):
                 near = get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"

@@ -32,6 +32,7 @@ from sidecar.headers import Headers, Pairs
 from sidecar.host import Host
 from sidecar.lean import Lane, Lean, untie
 from sidecar.loading import PluginSpec
+from sidecar.memory import Lookout, LookoutThread
 from sidecar.native.inside import Stream, log
 from sidecar.pipeline import Pipeline
 from sidecar.plugin import Buffered, Entry, HeadersOnly, HttpRequest, HttpResponse, Need, Value
@@ -393,7 +394,7 @@ class Clock:
     """A thread for what has its time: ticks of plugins, the end of their patience, files."""
 
     def __init__(self) -> None:
-        self._applications: tuple[Application, ...] = ()
+        self.applications: tuple[Application, ...] = ()
         self._waiting: list[tuple[float, int, Handler]] = []
         self._numbers = count()
         self._news = threading.Condition()
@@ -402,7 +403,7 @@ class Clock:
 
     def add(self, application: Application) -> None:
         with self._news:
-            self._applications += (application,)
+            self.applications += (application,)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="headgate-plugin-clock", daemon=True)
                 self._thread.start()
@@ -410,7 +411,7 @@ class Clock:
 
     def remove(self, application: Application) -> None:
         with self._news:
-            self._applications = tuple(one for one in self._applications if one is not application)
+            self.applications = tuple(one for one in self.applications if one is not application)
 
     def at(self, when: float, handler: Handler) -> None:
         """Wake a handler then, if it still waits."""
@@ -431,7 +432,7 @@ class Clock:
         while True:
             with self._news:
                 now = time.monotonic()
-                ticks = min((one.pipeline.next_tick() for one in self._applications), default=second)
+                ticks = min((one.pipeline.next_tick() for one in self.applications), default=second)
                 first = self._waiting[0][0] if self._waiting else second
                 rest = min(second, first, ticks) - now
                 if rest > 0 and not self._ended:
@@ -442,7 +443,7 @@ class Clock:
                 due = []
                 while self._waiting and self._waiting[0][0] <= now:
                     due.append(heappop(self._waiting)[2])
-                applications = self._applications
+                applications = self.applications
             for handler in due:
                 handler.wake_up()
             for application in applications:
@@ -470,6 +471,7 @@ class EnvoyLog(logging.Handler):
 _log = logging.getLogger("headgate.plugins")
 _clock: Clock | None = None
 _joining = threading.Lock()
+_lookout: LookoutThread | None = None
 _running: WeakValueDictionary[tuple[str, str], Application] = WeakValueDictionary()
 _shared: dict[str, SharedData] = {}  # by filter: a new configuration finds what the old one has left
 
@@ -480,14 +482,16 @@ def load(name: str, config: str) -> Application:
     Envoy makes a route's anew with whatever changes in the routes, and many routes say the same: they share their
     plugins, which so keep what they know.
     """
-    global _clock
+    global _clock, _lookout
     running = _running.get((name, config))
     if running is not None and running.join():
         return running
     if _clock is None:
         logging.basicConfig(handlers=[EnvoyLog()], level=logging.INFO, format="%(message)s")
         sys.setswitchinterval(_SWITCH)
-        _clock = Clock()
+        clock = _clock = Clock()
+        _lookout = LookoutThread(Lookout(lambda: [one.pipeline for one in clock.applications]))
+        _lookout.start()
     application = Application(name, EmbeddedSpec.model_validate(_object(config)), _clock)
     _running[name, config] = application
     gc.collect()
@@ -499,6 +503,8 @@ def load(name: str, config: str) -> Application:
 def shut_down() -> bool:
     """Envoy ends. False when plugins have left threads that would keep Python, and so Envoy, from ending."""
     if _clock is not None:
+    if _lookout is not None:
+        _lookout.close()
         _clock.close()
     WATCH.close()
     here = threading.current_thread()

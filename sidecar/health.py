@@ -23,7 +23,7 @@ class Suspension:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The latest one, for people."""
+    """The latest one, for people. It has no hook when it is what the plugin keeps."""
 
     plugin: str
     hook: str
@@ -31,7 +31,7 @@ class Fault:
     what: str
 
     def __str__(self) -> str:
-        return f"plugin {self.plugin!r}: {self.hook}: {self.what}"
+        return f"plugin {self.plugin!r}: {self.hook}{': ' if self.hook else ''}{self.what}"
 
 
 class Health:
@@ -44,6 +44,7 @@ class Health:
         self.skipped = 0
         self.suspensions = 0
         self.suspended_until = 0.0
+        self.kept = 0  # bytes, as last looked at
         self.last: Fault | None = None
         self.counts: dict[tuple[str, FaultKind], int] = {}
         self._recent: deque[float] = deque(maxlen=policy.faults)
@@ -58,7 +59,8 @@ class Health:
             if fault.kind == "body-too-large":  # the client's doing, not the plugin's
                 return False
             self._recent.append(now)
-            if len(self._recent) < self.policy.faults or now - self._recent[0] > self.policy.window:
+            few = len(self._recent) < self.policy.faults or now - self._recent[0] > self.policy.window
+            if few and fault.kind != "memory":
                 return False
             self._recent.clear()
             self.suspended_until = now + self.policy.rest
@@ -105,5 +107,11 @@ def families(healths: tuple[Health, ...], now: float) -> tuple[Family, ...]:
             "gauge",
             "1 while a plugin is suspended.",
             tuple(Sample("", labels(one), float(one.suspended(now))) for one in healths),
+        ),
+        Family(
+            "headgate_plugin_memory_bytes",
+            "gauge",
+            "What a plugin keeps in memory.",
+            tuple(Sample("", labels(one), float(one.kept)) for one in healths),
         ),
     )

@@ -66,7 +66,7 @@ class Lane:
 def _hook(at: int, bound: Bound, response: bool) -> _Hook:
     name = bound.response.headers if response else bound.request.headers
     places = _Place(at, response, False), _Place(at, response, True)
-    return bound.index, name, bound.budget, bound.plugin.context, bound.plugin, places
+    return bound.index, name, bound.budget, bound.make or bound.plugin.context, bound.plugin, places
 
 
 class Lean:

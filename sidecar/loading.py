@@ -18,11 +18,15 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sidecar.anew import fresh
 from sidecar.chain import told
-from sidecar.checking import check
+from sidecar.checking import LEAST_MEMORY, check, wrong_memory
+from sidecar.kept import measured, mebibytes
+from sidecar.memory import walk_of
 from sidecar.pipeline import Bound, Pipeline, metric_word
 from sidecar.plugin import Plugin
 from sidecar.shared import SharedData
+from sidecar.quantity import Bytes
 from sidecar.watch import WATCH
 
 _SECONDS = 10.0  # for loading and for configuring, each
@@ -40,6 +44,9 @@ class PluginSpec(BaseModel):
     on_failure: Literal["open", "closed"] | None = Field(None, alias="onFailure", description="By default its own.")
     budget: float | None = Field(None, gt=0, description="Seconds a hook may take. By default the plugin's own.")
 
+    memory: Bytes | None = Field(
+        None, ge=LEAST_MEMORY, description="What it may keep, such as 64Mi. By default the plugin's own."
+    )
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -143,12 +150,14 @@ def configured(
 
     def make() -> Bound:
         plugin = kind()
-        bound = Bound(plugin, spec.name, on_failure=spec.on_failure, budget=spec.budget, shared=shared)
+        bound = Bound(
+            plugin, spec.name, on_failure=spec.on_failure, budget=spec.budget, memory=spec.memory, shared=shared
+        )
         plugin.on_configure(config)
         return bound
 
     try:
-        return _in_time(make), []
+        bound = _in_time(make)
     except ValueError as error:  # the plugin's way to say that the configuration cannot be
         return None, [Fault(f"{field}.config", str(error) or told(error)[1])]
     except BaseException as error:
@@ -158,6 +167,23 @@ def configured(
 def _from_file(path: Path) -> ModuleType | str:
     try:
         source = path.read_bytes()
+    if spec.memory is None and (wrong := wrong_memory(bound.plugin, kind.__name__)):
+        return None, [Fault(f"{field}.plugin", one) for one in wrong]
+    kept = measured(walk_of(bound))
+    if kept.over:
+        what = f"once configured, {bound.name} keeps more than its {mebibytes(bound.memory)}: {kept}"
+        return None, [Fault(f"{field}.memory", what, "if it needs more, say so here or in its on_configure")]
+    bound.health.kept = kept.bytes
+    bound.remake = lambda: _in_time(lambda: _remade(bound, spec.config))
+    return bound, []
+
+
+def _remade(bound: Bound, config: Mapping[str, Any]) -> Plugin:
+    """The root made again, of a class that is made again."""
+    kind = fresh(type(bound.plugin))
+    plugin = bound.equip(kind())
+    plugin.on_configure(kind.config_model.model_validate(config) if kind.config_model is not None else config)
+    return plugin
     except OSError as error:
         return f"cannot read {path}: {(error.strerror or str(error)).lower()}"
     # A name of its own for every content, so that a reload does not touch what runs.
@@ -169,7 +195,8 @@ def _from_file(path: Path) -> ModuleType | str:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pydantic look for it there
     try:
-        _in_time(lambda: exec(compile(source, str(path), "exec"), module.__dict__))
+        spec.loader_state = code = compile(source, str(path), "exec")  # for sidecar/anew.py
+        _in_time(lambda: exec(code, module.__dict__))
     except BaseException as error:
         del sys.modules[name]
         return f"cannot be loaded: {_why(error)}"

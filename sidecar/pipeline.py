@@ -6,7 +6,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
+from weakref import ref
 
 from sidecar.chain import Chain, told
 from sidecar.health import Fault, Health, Suspension, families
@@ -44,6 +46,7 @@ class Bound:
         *,
         on_failure: Literal["open", "closed"] | None = None,
         budget: float | None = None,
+        memory: int | None = None,
         suspension: Suspension | None = None,
         shared: SharedData | None = None,
     ) -> None:
@@ -54,8 +57,10 @@ class Bound:
         self.closed = (on_failure or kind.on_failure) == "closed"
         self.budget = kind.budget if budget is None else budget
         self.patience = kind.patience
+        self._memory = memory
         self.health = Health(self.name, suspension or Suspension())
         context = getattr(kind, "context", HttpContext)
+        self.make = _shell(context)
         self.request = _direction(context, "request", kind.request_body)
         self.response = _direction(context, "response", kind.response_body)
         self.logs = _overrides(context, HttpContext, "on_log")
@@ -63,10 +68,40 @@ class Bound:
         self.ticks = kind.tick if kind.tick > 0 and _overrides(kind, Plugin, "on_tick") else 0.0
         self.next_tick = 0.0
         self.clock = time.monotonic
-        plugin.metrics = Instruments()
-        plugin.shared = shared or SharedData()
-        plugin.log = Log(self._write)
+        self._given = Instruments(), shared or SharedData(), Log(self._write)
+        self.equip(plugin)
+        self.remake: Callable[[], Plugin] = lambda: self.equip(type(plugin)())
+        """A new root, configured as the first; its class is a new one if its module can be loaded again."""
+        self.stopped = False  # it could not be started anew: it keeps nothing, and waits for the next try
+        self.next_start = 0.0
         self._editors: tuple[Bound, ...] = ()
+        self._chains: set[ref[Chain]] = set()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it may keep."""
+        return self.plugin.memory if self._memory is None else self._memory
+
+    def equip(self, plugin: Plugin) -> Plugin:
+        """Give a root what a host gives."""
+        plugin.metrics, plugin.shared, plugin.log = self._given
+        return plugin
+
+    def stop(self, now: float) -> None:
+        """It can be given nothing until it is started anew."""
+        self.stopped = True
+        self.next_start = now + self.health.policy.rest
+        self.health.suspended_until = float("inf")
+
+    def go_on(self, now: float) -> None:
+        """It has been started anew."""
+        if self.stopped:
+            self.stopped = False
+            self.health.suspended_until = now
+
+    def open_chains(self) -> list[Chain]:
+        """Of requests under way whose bodies are seen."""
+        return [chain for one in list(self._chains) if (chain := one()) is not None and not chain.finished]
 
     def guard(self, hook: str, call: Callable[[], _Returned], now: float) -> tuple[bool, _Returned | None]:
         """Run a hook of the root. False when it failed, which has been counted and told."""
@@ -86,18 +121,16 @@ class Bound:
         _log.log(logging.DEBUG if fault.kind == "body-too-large" else logging.WARNING, "%s", fault)
         if suspended:
             policy = self.health.policy
-            _log.error(
-                "plugin %r: suspended for %g s after %d faults within %g s%s",
-                self.name,
-                policy.rest,
-                policy.faults,
-                policy.window,
-                ": requests are refused" if self.closed else "",
-            )
+            why = f"after {policy.faults} faults within {policy.window:g} s"
+            if fault.kind == "memory":
+                why = "and started anew (if it needs more, say so by `memory`)"
+            refused = ": requests are refused" if self.closed else ""
+            _log.error("plugin %r: suspended for %g s %s%s", self.name, policy.rest, why, refused)
 
-    def attach(self, index: int, editors: tuple[Bound, ...]) -> None:
+    def attach(self, index: int, editors: tuple[Bound, ...], chains: set[ref[Chain]]) -> None:
         self.index = index
         self._editors = editors
+        self._chains = chains
 
     def _write(self, level: Level, message: str) -> None:
         entry: Entry = {"plugin": self.name, "level": level, "message": str(message)}
@@ -116,20 +149,27 @@ class Pipeline:
             if names.count(name) > 1:
                 raise ValueError(f"two plugins are called {name!r}: give one of them another name")
         self.editors = tuple(one for one in self.plugins if one.edits_log)
+        self.chains: set[ref[Chain]] = set()
         for index, one in enumerate(self.plugins):
-            one.attach(index, self.editors)
+            one.attach(index, self.editors, self.chains)
         self.request = tuple(one for one in self.plugins if one.request)
         self.response = tuple(one for one in reversed(self.plugins) if one.response)
         self.loggers = tuple(one for one in self.plugins if one.logs)
         self.request_need = _together(one.request.need for one in self.request if one.request.body)
         self.response_need = _together(one.response.need for one in self.response if one.response.body)
+        self.sees_bodies = not isinstance(self.request_need, HeadersOnly) or not isinstance(
+            self.response_need, HeadersOnly
+        )
         self.properties = frozenset(name for one in self.plugins for name in one.plugin.properties)
         self.wants_request_trailers = any(one.request.trailers for one in self.request)
         self.wants_response_trailers = any(one.response.trailers for one in self.response)
 
     def open(self, host: Host) -> Chain:
         """The chain of a new request."""
-        return Chain(self, host)
+        chain = Chain(self, host)
+        if self.sees_bodies:  # what gathers in contexts is looked after: sidecar/memory.py
+            self.chains.add(ref(chain, self.chains.discard))
+        return chain
 
     def tick(self, now: float) -> None:
         """Call on_tick of those whose time has come."""
@@ -185,6 +225,17 @@ def _direction(context: type, way: str, need: Need) -> Direction:
     return Direction(hook("headers"), body, hook("trailers"), need)
 
 
+def _shell(context: type[HttpContext[Any]]) -> type[HttpContext[Any]] | None:
+    """A class that is nothing but that one, whose place another can take: see sidecar/anew.py. None if it objects."""
+    try:
+        names = {"__module__": context.__module__, "__qualname__": context.__qualname__, "__slots__": ()}
+        kind: Any = type(context)
+        made: type[HttpContext[Any]] = kind(context.__name__, (context,), names)
+        return made
+    except Exception:
+        return None
+
+
 def _overrides(kind: type, base: type, name: str) -> bool:
     return getattr(kind, name) is not getattr(base, name)
 
@@ -203,6 +254,18 @@ def bind(*plugins: tuple[Plugin, Any] | Plugin) -> Pipeline:
     bounds = []
     for one in plugins:
         plugin, config = one if isinstance(one, tuple) else (one, {})
-        bounds.append(Bound(plugin))
-        plugin.on_configure(plugin.config_model.model_validate(config) if plugin.config_model else config)
+        bound = Bound(plugin)
+        bounds.append(bound)
+        _configure(plugin, config)
+        bound.remake = partial(_remade, bound, type(plugin), config)
     return Pipeline(bounds)
+
+
+def _configure(plugin: Plugin, config: Any) -> None:
+    plugin.on_configure(plugin.config_model.model_validate(config) if plugin.config_model else config)
+
+
+def _remade(bound: Bound, kind: type[Plugin], config: Any) -> Plugin:
+    plugin = bound.equip(kind())
+    _configure(plugin, config)
+    return plugin

@@ -24,6 +24,7 @@ from yarl import URL
 from sidecar.chain import Chain, Out
 from sidecar.headers import HeaderList, Pairs
 from sidecar.host import Host
+from sidecar.memory import look_out
 from sidecar.plugin import Entry, HttpRequest, HttpResponse, Reply, Value
 from sidecar.proxy_config import Exchange, ProxyConfig, Recorder
 from sidecar.proxy_upgrade import SWITCH, is_upgrade, tunnel
@@ -511,7 +512,10 @@ async def serve_proxy(
             if not grpc_port:
                 raise CannotStart(f"cannot listen on {config.grpc_listen} for gRPC (set grpcListen)")
             ports.append(grpc_port)
-        tasks = [asyncio.create_task(_tick(proxy))]
+        tasks = [
+            asyncio.create_task(_tick(proxy)),
+            asyncio.create_task(look_out(lambda: (proxy.plugins.pipeline,))),
+        ]
         if config.reload:
             tasks.append(asyncio.create_task(proxy.plugins.watch()))
         stack.push_async_callback(_end, tasks)

@@ -17,6 +17,7 @@ from typing import cast
 from sidecar.ext_proc.application import CHOICE, Application
 from sidecar.ext_proc.figures import FigureFile
 from sidecar.ext_proc.http2 import Connection, Handler, Stream
+from sidecar.memory import look_out
 
 _log = logging.getLogger("headgate.plugins")
 _BACKLOG = 1024
@@ -194,7 +195,7 @@ async def _pages(application: Application, host: str, port: int, stack: AsyncExi
 
 
 async def _until(stop: asyncio.Event, application: Application, server: Server, figures: FigureFile | None) -> None:
-    tasks = [asyncio.create_task(_ticks(application))]
+    tasks = [asyncio.create_task(_ticks(application)), asyncio.create_task(look_out(application.pipelines))]
     if application.spec.reload:
         tasks.append(asyncio.create_task(application.plugins.watch(application.reloaded)))
     if figures is not None:

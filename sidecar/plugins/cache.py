@@ -76,6 +76,8 @@ class Caching(HttpContext["Cache"]):
 class Cache(Plugin):
     name = "cache"
     context = Caching
+    places = ("backend", "proxy")
+    elsewhere = "the version that will answer is not known there when the request comes"
     properties = ("namespace", "model", "version")
     request_body = Buffered(1 << 20)
     response_body = Buffered(1 << 20)
@@ -83,6 +85,7 @@ class Cache(Plugin):
 
     def on_configure(self, config: Config) -> None:
         self.settings = config
+        self.memory = config.bytes * 5 // 4 + (32 << 20)
         self.kept: OrderedDict[bytes, Kept] = OrderedDict()  # the one not used longest is first
         self.size = 0
         self.lookups = self.metrics.counter("lookups", "Requests looked up in the cache.", ["result"])
@@ -99,7 +102,7 @@ class Cache(Plugin):
 
     def put(self, key: bytes, reply: Reply, now: float) -> None:
         self._drop(key)
-        size = len(reply.body) + sum(len(name) + len(value) for name, value in reply.headers) + 200
+        size = len(reply.body) + sum(len(name) + len(value) + 200 for name, value in reply.headers) + 800
         self.kept[key] = Kept(reply, now + self.settings.seconds, size)
         self.size += size
         while self.size > self.settings.bytes:

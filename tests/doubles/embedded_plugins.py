@@ -325,3 +325,21 @@ class EndingPlugin(Plugin):
 
     def on_configure(self, config: Mapping[str, Any]) -> None:
         raise ValueError(f"colour {config.get('colour')!r} is not one of red, green (process {os.getpid() > 0})")
+
+
+class Leaks(HttpContext["LeakPlugin"]):
+    """Keeps some 3 MB of small objects for each request that says so."""
+
+    def on_request_headers(self, headers: Headers) -> Result:
+        if "x-leak" in headers:
+            self.root.seen.append({str(at): [f"{at:0100}"] for at in range(10_000)})
+        headers.set("x-asked", self.root.word)
+        return CONTINUE
+
+
+class LeakPlugin(Plugin):
+    context = Leaks
+
+    def on_configure(self, config: Mapping[str, Any]) -> None:
+        self.word = str(config.get("word", "yes"))
+        self.seen: list[dict[str, list[str]]] = []

@@ -479,6 +479,31 @@ def test_ten_thousand_requests_leave_nothing_behind(envoy: Start) -> None:
     run(test)
 
 
+def test_a_plugin_that_leaks_is_suspended_and_its_memory_comes_back_while_others_go_on(envoy: Start) -> None:
+    async def test() -> None:
+        leaky = {"plugin": "LeakPlugin", "memory": "24Mi", "budget": 10}
+        async with envoy(leaky, {"plugin": "WordPlugin", "config": {"word": "here"}}, concurrency=2) as rig:
+            async with asyncio.timeout(PATIENCE):  # memory within its limit is left alone
+                assert (await rig.ask(x_leak="1"))[2]["headers"]["x-asked"] == "yes"
+                await until(lambda: rig.sample("headgate_plugin_memory_bytes") > 2_000_000, "measured")
+                before, most = rig.resident(), 0
+                while True:
+                    status, headers, got = await rig.ask(x_leak="1")
+                    assert (status, headers["x-told"]) == (200, "here")
+                    most = max(most, rig.resident())
+                    if "x-asked" not in got["headers"]:
+                        break
+            await until(lambda: rig.faults() == {("", "memory"): 1}, "counted")
+            assert rig.sample("headgate_plugin_suspended") == 1
+            await until(lambda: rig.resident() < before + (most - before) / 2, "its memory comes back")
+            await until(lambda: rig.sample("headgate_plugin_memory_bytes") < 2_000_000, "measured again")
+            assert (await rig.ask())[1]["x-told"] == "here"
+        assert "plugin 'LeakPlugin': keeps more than its 24 MiB: 24 MiB by self.seen" in rig.log()
+        assert "started anew" in rig.log()
+
+    run(test)
+
+
 PLUGIN = """
 from sidecar.plugin import *
 class Context(HttpContext["Told"]):
