@@ -37,6 +37,8 @@ class Sink:
         self.caches: Mapping[str, Cache] = {name: Cache() for name in self.gateways}
         self._translate = translate
         self._plans: dict[str, dict[str, ModelPlan]] = {name: {} for name in self.gateways}
+        self._mirrored: dict[str, set[str]] = {name: set() for name in self.gateways}
+        self._secrets: dict[str, Mapping[str, Resource]] = {}
         self._on_demand = {gateway.name for gateway in self.gateways.values() if gateway.on_demand_above == 0}
         self._again: deque[tuple[str, str]] = deque()
         self._wake = asyncio.Event()
@@ -53,17 +55,38 @@ class Sink:
 
     def secrets(self, gateway: str, secrets: Mapping[str, Resource]) -> None:
         """Publish the gateway's listeners together with the certificates that they need."""
-        own = dict(translate_gateway(self.gateways[gateway]))
-        if secrets:
-            own[Type.SECRET] = secrets
+        self._secrets[gateway] = secrets
+        self._publish(gateway)
+
+    def _publish(self, gateway: str) -> None:
+        own = dict(translate_gateway(self.gateways[gateway], mirrored=bool(self._mirrored[gateway])))
+        if self._secrets[gateway]:
+            own[Type.SECRET] = self._secrets[gateway]
         self.caches[gateway].apply(gateway_owner(gateway), own)
+
+    def _mirrors(self, gateway: str, model: str, mirrors: bool) -> None:
+        """The first model that is mirrored turns the counting of copies on, the last one off."""
+        mirrored = self._mirrored[gateway]
+        before = bool(mirrored)
+        if mirrors:
+            mirrored.add(model)
+        else:
+            mirrored.discard(model)
+        if bool(mirrored) is not before:
+            self._publish(gateway)
 
     def apply(self, plan: ModelPlan) -> None:
         """Publish a model's plan. Raises if it cannot be translated; then the cache keeps what it had."""
         plans = self._plans[plan.gateway]
         demand = plan.gateway in self._on_demand
-        self.caches[plan.gateway].apply(plan.name, self._translate(plan, demand))
+        resources = self._translate(plan, demand)
+        mirrors = any(route.mirrors for route in plan.routes)
+        if mirrors:  # so that Envoy counts copies before it makes any
+            self._mirrors(plan.gateway, plan.name, True)
+        self.caches[plan.gateway].apply(plan.name, resources)
         plans[plan.name] = plan
+        if not mirrors:
+            self._mirrors(plan.gateway, plan.name, False)
         if not demand and len(plans) > self.gateways[plan.gateway].on_demand_above:
             self._turn(plan.gateway)
 
@@ -71,6 +94,7 @@ class Sink:
         """Take a model's routes away."""
         if self._plans[gateway].pop(model, None) is not None:
             self.caches[gateway].remove(model)
+            self._mirrors(gateway, model, False)
 
     async def run(self) -> None:
         """Translate again what has to change to on-demand, a slice at a time so that no probe or Envoy waits."""

@@ -16,6 +16,7 @@ class Type(StrEnum):
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
     LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+    EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
     SCOPE = "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
     ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 

@@ -40,6 +40,7 @@ STATE_OF_WORLD = (Type.CLUSTER, Type.LISTENER, Type.SCOPE)
 """Types that know the wildcard, and whose state-of-the-world responses are always complete: absence deletes."""
 
 _ROUTED = (Type.SCOPE, Type.ROUTE)
+_PARENTED = (Type.ENDPOINT, Type.EXTENSION, Type.ROUTE, Type.SECRET)
 _BY_URL = {str(kind): kind for kind in Type}
 _IN_ORDER = tuple(Type)
 
@@ -382,9 +383,8 @@ class Stream:
                 subscription.forced.discard(name)
                 needed = subscription.type is Type.ENDPOINT and name in subscription.held
                 return needed or not self.tells_missing
-            # The parent decides over endpoints and routes: Envoy lets go of them itself, and until then needs them.
-            parented = subscription.type in (Type.ENDPOINT, Type.ROUTE, Type.SECRET)
-            return parented or not (name in subscription.held or name in subscription.unsure)
+            # The parent decides over them: Envoy lets go of them itself, and until then needs them.
+            return subscription.type in _PARENTED or not (name in subscription.held or name in subscription.unsure)
         rejected = subscription.rejected.get(name)
         if rejected is not None and rejected.version == current.version:
             subscription.forced.discard(name)

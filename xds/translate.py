@@ -5,6 +5,7 @@ ModelPlan ─► Cluster, ClusterLoadAssignment     per backend                 
           ─► ScopedRouteConfiguration           per host, leads to that one     translate_route.py
           ─► Listener without a socket          per host, for gRPC's xDS client translate_listener.py
 Gateway   ─► Listener                           per listener, finds the scope   translate_listener.py
+          ─► TypedExtensionConfig               its router, if copies are counted
           ─► Cluster                            of plugins beside Envoy         translate_plugins.py
 """
 
@@ -37,7 +38,7 @@ from xds.ir import (
 )
 from xds.resources import Resource, Resources, Type
 from xds.translate_cluster import assignment, cluster
-from xds.translate_listener import api_listener, listener
+from xds.translate_listener import api_listener, counting_router, counts_copies, listener
 from xds.translate_plugins import plugin_cluster
 from xds.translate_rewrite import rewritten_copies
 from xds.translate_route import route_configuration, scope
@@ -63,12 +64,17 @@ def translate(plan: ModelPlan, *, on_demand: bool = False) -> Resources:
     }
 
 
-def translate_gateway(gateway: Gateway) -> Resources:
-    """Return the listeners of a group of Envoys. No model ever changes them: a changed listener drains connections."""
-    listeners = _by_name(listener(gateway, each) for each in gateway.listeners)
-    if gateway.plugins is None or gateway.plugins.host is not PluginHost.EXT_PROC:
-        return {Type.LISTENER: listeners}
-    return {Type.CLUSTER: _by_name((plugin_cluster(gateway.plugins),)), Type.LISTENER: listeners}
+def translate_gateway(gateway: Gateway, *, mirrored: bool = False) -> Resources:
+    """Return the listeners of a group of Envoys. No model ever changes them: a changed listener drains connections.
+
+    `mirrored`: some model of the gateway is.
+    """
+    found = {Type.LISTENER: _by_name(listener(gateway, each) for each in gateway.listeners)}
+    if counts_copies(gateway):
+        found[Type.EXTENSION] = _by_name((counting_router(mirrored),))
+    if gateway.plugins is not None and gateway.plugins.host is PluginHost.EXT_PROC:
+        found[Type.CLUSTER] = _by_name((plugin_cluster(gateway.plugins),))
+    return found
 
 
 def warm_up() -> None:
@@ -89,7 +95,8 @@ def warm_up() -> None:
     for protocol in Protocol:
         for dns in (False, True):
             translate(ModelPlan("x", "x", ("x",), routes, (Backend("x", endpoints, protocol, dns),)), on_demand=True)
-    translate_gateway(Gateway("x", (Listener("x", "::", 1, tls="x", client_ca="x"),)))
+    for mirrored in (False, True):
+        translate_gateway(Gateway("x", (Listener("x", "::", 1, tls="x", client_ca="x"),)), mirrored=mirrored)
     for host in PluginHost:
         for address in ("unix:/x", "127.0.0.1:1"):
             plugins = Plugins(host, (Plugin("x", models=PluginModels.ALL),), address=address)

@@ -2,10 +2,11 @@
 
 Envoy joins the labels of a request into one tag (headgate's control plane asks for it), whose parts are
 
-    requests:   code|grpc-status|flags|route|cluster|app-version
-    the others:                        route|cluster|app-version
+    requests, answered: code|grpc-status|flags|route|cluster|app-version
+    the others:                              route|cluster|app-version
 
-The route is `primary@model@name` (see `sidecar.route_name`). Where the answer was no error the cluster is left out.
+The route is `primary@model@name` (see `sidecar.route_name`). Where there was an answer the cluster is left out.
+`requests` counts what was not answered, and copies; what was is in `answered`, times to the first byte.
 
 Mirrored copies never pass a listener: their route is `~copy`, and what is known of them is the cluster that gets them.
 """
@@ -31,6 +32,9 @@ _TAG = ".by."
 _COPY = "~copy"
 _SHADOW = re.compile(r"(.*)~shadow(-grpc)?", re.DOTALL)
 _FLAGS = re.compile(r"[A-Z0-9]+(,[A-Z0-9]+)*")
+_NOTHING = "-"
+"""What Envoy writes where there is nothing: no name of a version begins so."""
+_BY_OUTCOME = ("requests", "answered")
 _PARTS_OF_A_REQUEST = 6
 _MOST_LABEL = 200
 _GRPC_STATUSES = 16
@@ -123,7 +127,9 @@ class Stat(NamedTuple):
     """What one of Envoy's names says."""
 
     kind: str
-    """`requests`, `request_bytes`, `response_bytes`, `duration_us`, `first_byte_us`, `duration` or `first_byte`."""
+    """`requests`, `answered`, `request_bytes`, `response_bytes`, `duration_us`, `first_byte_us`, `duration` or
+    `first_byte`.
+    """
     key: Key
     outcome: Outcome | None = None
 
@@ -136,7 +142,7 @@ def stat(name: str) -> Stat | None:
         if not tag:
             return None
         outcome = None
-        if kind == "requests":
+        if kind in _BY_OUTCOME:
             parts = rest.split("|", _PARTS_OF_A_REQUEST - 1)
             if len(parts) != _PARTS_OF_A_REQUEST:
                 return None
@@ -158,7 +164,7 @@ def _key(route: str, cluster: str, told: str) -> Key | None:
     if not model:
         return UNMATCHED
     owner, _, version = cluster.rpartition("/")
-    version = version if owner == model else told
+    version = version if owner == model else told.removeprefix(_NOTHING)
     namespace, _, short = model.rpartition("/")
     by_default = "primary" if version == primary or not primary else "candidate"
     kind = "header" if "/match-" in name else by_default

@@ -12,6 +12,8 @@ from sidecar.metrics.stats import UPTIME, Key, Outcome, Reading, Stat, stat
 
 GRACE = 300.0
 MOST_SERIES = 50_000
+_TIMES = {"answered": "first_byte"}
+"""Envoy's names of times, where they are not ours."""
 _UPTIME_JITTER = 3.0
 """Envoy tells its uptime in whole seconds, brought up to date once a second."""
 
@@ -25,10 +27,12 @@ class _Line:
     bounds: tuple[float, ...] = ()
     before: int | tuple[int, ...] | None = None
     there: bool = True
+    elsewhere: int = 0
+    """How many a histogram had counted in other buckets, before those that it has now."""
 
     def step(self, value: int | tuple[int, ...], bounds: tuple[float, ...]) -> None:
         if bounds != self.bounds:  # an Envoy with other buckets: nothing can be added to the old ones
-            self.before, self.bounds = None, bounds
+            self.elsewhere, self.before, self.bounds = self.count, None, bounds
         elif not self.there or _less(value, self.now):
             self.before = self.total
         self.now, self.there = value, True
@@ -42,6 +46,14 @@ class _Line:
         assert isinstance(self.now, int)
         assert isinstance(self.before, int)
         return self.now + self.before
+
+    @property
+    def count(self) -> int:
+        """Never goes back, whatever buckets there are."""
+        total = self.total
+        if isinstance(total, tuple):
+            return self.elsewhere + (total[-1] if total else 0)
+        return total
 
 
 def _less(value: int | tuple[int, ...], than: int | tuple[int, ...]) -> bool:
@@ -174,12 +186,12 @@ class Totals:
         for line in self._lines.values():
             kind, key, outcome = line.stat
             figures, total = found[key], line.total
+            if outcome is not None:
+                figures.requests[outcome] = figures.requests.get(outcome, 0) + line.count
             if isinstance(total, tuple):
-                times = Times(line.bounds, total)
+                times, kind = Times(line.bounds, total), _TIMES.get(kind, kind)
                 known = figures.times.get(kind)
                 figures.times[kind] = times if known is None else known.plus(times)
-            elif outcome is not None:
-                figures.requests[outcome] = figures.requests.get(outcome, 0) + total
-            else:
+            elif outcome is None:
                 figures.sums[kind] = figures.sums.get(kind, 0) + total
         return found

@@ -53,6 +53,7 @@ class Rig:
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
         self._progress = asyncio.Event()
+        self.gateways: dict[str, Gateway] = {}
         self.caches: dict[str, Cache] = {}
         self.server: XdsServer | None = None
         self.servers: dict[str, ModelServer] = {}
@@ -63,6 +64,7 @@ class Rig:
     ) -> XdsServer:
         """Start (or start again) the ADS server; new caches unless some are given."""
         gateways = gateways or (Gateway("default", (Listener("http", "127.0.0.1", 0),)),)
+        self.gateways = {gateway.name: gateway for gateway in gateways}
         self.caches = caches if caches is not None else {gateway.name: Cache() for gateway in gateways}
         if caches is None:
             for gateway in gateways:
@@ -93,7 +95,11 @@ class Rig:
         return process
 
     def apply(self, plan: ModelPlan, *, on_demand: bool = False) -> None:
-        self.caches[plan.gateway].apply(plan.name, translate(plan, on_demand=on_demand))
+        cache = self.caches[plan.gateway]
+        if any(route.mirrors for route in plan.routes):
+            own = translate_gateway(self.gateways[plan.gateway], mirrored=True)
+            cache.apply(f"gateway/{plan.gateway}", own)
+        cache.apply(plan.name, translate(plan, on_demand=on_demand))
 
     async def until(self, holds: Callable[[], object], within: float = PATIENCE) -> None:
         """Wait for a condition that only the progress of clients can change."""

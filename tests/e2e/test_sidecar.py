@@ -20,6 +20,7 @@ from aiohttp import web
 from scraping import needs_prometheus, prometheus, sidecar_process
 
 from headgate.envoy import EnvoyProcess
+from headgate.sink import Sink
 from sidecar.metrics.admin import Admin, address
 from sidecar.metrics.follow import Follower
 from sidecar.metrics.stats import PATH, Key, Outcome
@@ -28,7 +29,9 @@ from xds.bootstrap import SECONDS, bootstrap
 from xds.ir import (
     Backend,
     Endpoint,
+    Gateway,
     HeaderMatch,
+    Listener,
     Match,
     Mirror,
     ModelPlan,
@@ -220,9 +223,48 @@ def test_each_kind_of_outcome_is_its_versions(rig):
                 rig.apply(replace(wanted, backends=tuple(replace(one, endpoints=()) for one in wanted.backends)))
                 await rig.applied(MODEL)
                 await rig.ask("iris.test")
-                await follower.read_once()
-                assert follower.figures[V1].requests[NOBODY] == 1
+
+                async def refused() -> bool:
+                    await follower.read_once()
+                    return follower.figures[V1].requests.get(NOBODY) == 1
+
+                await until(refused, "what no server could take is counted")
             assert "non-number" not in envoy.log_file.read_text()
+
+    rig(body)
+
+
+def test_the_first_mirrored_model_is_counted_and_drains_no_connection(rig):
+    """The router that counts copies comes and goes as a resource of its own, while one connection stays."""
+
+    async def body(rig: Any) -> None:
+        sink = Sink([Gateway("default", (Listener("http", "127.0.0.1", 0),))])
+        copies = V2._replace(route="mirror")
+        async with known_server() as v1, known_server() as v2:
+            v2.release.set()
+            await rig.serve(caches=dict(sink.caches))
+            sink.apply(plan(v1, v2, share=0))
+            envoy = await rig.envoy()
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+
+            async def ask(mirror: float) -> None:
+                sink.apply(plan(v1, v2, share=0, mirror=mirror))
+                await rig.applied(MODEL)
+                for _ in range(3):
+                    writer.write(b"GET /infer HTTP/1.1\r\nhost: iris.test\r\n\r\n")
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    assert head.startswith(b"HTTP/1.1 200"), head
+                    assert b"connection: close" not in head.lower()
+                    await reader.readexactly(len("answer"))
+
+            async with following(envoy) as follower:
+                await ask(0.0)
+                await ask(100.0)
+                await settled(follower, {V1: 6, copies: 3})
+                await ask(0.0)
+                await ask(100.0)
+                await settled(follower, {V1: 12, copies: 6})
+            writer.close()
 
     rig(body)
 
@@ -243,7 +285,12 @@ def test_an_answer_that_breaks_off_is_an_error_whatever_its_code(rig):
             await rig.applied(MODEL)
             assert (await rig.ask("iris.test"))[0] == 0
             async with following(envoy) as follower:
-                await follower.read_once()
+
+                async def told() -> bool:
+                    await follower.read_once()
+                    return V1 in follower.figures and follower.figures[V1].count > 0
+
+                await until(told, "the answer is counted")
                 ((outcome, count),) = follower.figures[V1].requests.items()
                 assert (outcome.code, count, outcome.failed) == ("200", 1, True), outcome
 

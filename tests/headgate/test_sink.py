@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+
+import pytest
 
 from headgate.config import gateway_owner
 from headgate.sink import SLICE, Sink
-from xds.ir import Backend, Endpoint, Gateway, Listener, Match, ModelPlan, Route, Target
+from xds.cache import Changes
+from xds.ir import Backend, Endpoint, Gateway, Listener, Match, Mirror, ModelPlan, Route, Target
 from xds.resources import Resource, Type
 
 EDGE = Gateway("edge", (Listener("http", "127.0.0.1", 0),), on_demand_above=2)
@@ -52,6 +56,62 @@ def test_a_plan_is_published_and_removed_on_its_own_gateway() -> None:
     assert "default/iris" not in sink.caches["other"].owners()
     sink.remove("edge", "default/iris")
     assert "default/iris" not in sink.caches["edge"].owners()
+
+
+def mirrored(name: str) -> ModelPlan:
+    (route,) = plan(name).routes
+    return replace(plan(name), routes=(replace(route, mirrors=(Mirror(name, 100.0, "v2"),)),))
+
+
+def test_copies_are_counted_while_some_model_is_mirrored() -> None:
+    sink = Sink([EDGE])
+    cache = sink.caches["edge"]
+    sink.secrets("edge", {"edge/http": Resource.of("edge/http", b"pem")})
+
+    def router() -> Resource:
+        own = cache.resources(gateway_owner("edge"))
+        assert own[Type.SECRET], "the certificate stays"
+        (found,) = own[Type.EXTENSION].values()
+        return found
+
+    nobody = router()
+    sink.apply(plan("a"))
+    assert router() is nobody
+    sink.apply(mirrored("a"))
+    counting = router()
+    assert counting.version != nobody.version
+    sink.apply(mirrored("b"))
+    sink.apply(plan("a"))
+    assert router() == counting, "b is still mirrored"
+    sink.remove("edge", "default/b")
+    assert router() == nobody
+    sink.apply(mirrored("b"))
+    assert router() == counting
+
+
+def test_copies_are_counted_before_any_is_made() -> None:
+    sink = Sink([EDGE])
+    seen: list[Type] = []
+
+    class Watching:
+        def changed(self, changes: Changes) -> None:
+            seen.extend(kind for kind in changes if kind in (Type.EXTENSION, Type.ROUTE))
+
+    sink.caches["edge"].watch(Watching())
+    sink.apply(mirrored("a"))
+    sink.remove("edge", "default/a")
+    assert seen == [Type.EXTENSION, Type.ROUTE, Type.ROUTE, Type.EXTENSION]
+
+
+def test_a_plan_that_cannot_be_translated_turns_no_counting_on() -> None:
+    def refuse(plan: ModelPlan, on_demand: bool) -> dict[Type, dict[str, Resource]]:
+        raise ValueError("no")
+
+    sink = Sink([EDGE], refuse)
+    before = sink.caches["edge"].resources(gateway_owner("edge"))
+    with pytest.raises(ValueError, match="no"):
+        sink.apply(mirrored("a"))
+    assert sink.caches["edge"].resources(gateway_owner("edge")) == before
 
 
 def test_up_to_the_threshold_scopes_are_eager() -> None:

@@ -57,10 +57,11 @@ def test_any_is_opened_down_to_the_last_one():
     (chain,) = shown["filter_chains"]
     (manager,) = (each["typed_config"] for each in chain["filters"])
     assert manager["@type"].endswith(".HttpConnectionManager")
-    on_demand, router = (each["typed_config"] for each in manager["http_filters"])
+    on_demand = manager["http_filters"][0]["typed_config"]
     assert on_demand == {"@type": "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand"}
+    router = manager["http_filters"][-1]["config_discovery"]["default_config"]  # five levels down
     assert router["@type"].endswith(".http.router.v3.Router")
-    loggers = {each["typed_config"]["@type"].rpartition("/")[2] for each in router["upstream_log"]}  # five levels down
+    loggers = {each["typed_config"]["@type"].rpartition("/")[2] for each in manager["access_log"]}
     assert loggers == {"envoy.extensions.access_loggers.stats.v3.Config"}
     assert chain["transport_socket"]["typed_config"]["require_client_certificate"] is True
 

@@ -30,6 +30,7 @@ from xds.ir import (
     Protocol,
     QueryMatch,
     Route,
+    Stream,
     StringMatch,
     Target,
 )
@@ -135,6 +136,7 @@ PLANS: dict[str, ModelPlan] = {
 }
 GATEWAYS = {
     "gateway": Gateway("default", (Listener("http", "0.0.0.0", 8080),)),
+    "gateway-mirrored": Gateway("default", (Listener("http", "0.0.0.0", 8080),)),
     "gateway-tls": Gateway(
         "default",
         (Listener("https", "::", 8443, tls="certificate"), Listener("mtls", "::1", 8444, "certificate", "ca")),
@@ -152,7 +154,10 @@ def written(resources: Resources) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("case", [*PLANS, *GATEWAYS])
 def test_envoy_gets_what_the_golden_file_says(case):
     """Run with HEADGATE_UPDATE_GOLDEN=1 to write the files anew, then read the difference."""
-    got = written(translate(PLANS[case]) if case in PLANS else translate_gateway(GATEWAYS[case]))
+    if case in PLANS:
+        got = written(translate(PLANS[case]))
+    else:
+        got = written(translate_gateway(GATEWAYS[case], mirrored=case == "gateway-mirrored"))
     file = GOLDEN / f"{case}.yaml"
     if os.environ.get("HEADGATE_UPDATE_GOLDEN"):
         file.write_text(yaml.safe_dump(got, sort_keys=False))
@@ -361,14 +366,34 @@ def test_a_changed_weight_changes_the_routes_and_nothing_else():
     assert {kind for kind in before if before[kind] != after[kind]} == {Type.ROUTE}
 
 
-@pytest.mark.parametrize(("requests", "copies", "loggers"), [(1, 1, (3, 2)), (1, 0, (3, 0)), (0, 1, (0, 0))])
-def test_a_gateway_has_the_loggers_of_what_it_counts(requests, copies, loggers):
-    wanted = replace(GATEWAYS["gateway"], count_requests=bool(requests), count_copies=bool(copies))
-    (listener,) = written(translate_gateway(wanted))["LISTENER"].values()
+@pytest.mark.parametrize(
+    ("requests", "copies", "streams", "mirrored", "loggers"),
+    [
+        (1, 1, 0, 1, (2, 2)),
+        (1, 1, 0, 0, (2, 0)),
+        (1, 0, 0, 1, (2, 0)),
+        (0, 1, 0, 1, (0, 0)),
+        (0, 0, 1, 1, (1, 0)),
+        (1, 1, 1, 1, (3, 2)),
+    ],
+)
+def test_a_gateway_has_the_loggers_of_what_it_counts(requests, copies, streams, mirrored, loggers):
+    stream = Stream() if streams else None
+    counted = {"count_requests": bool(requests), "count_copies": bool(copies), "stream": stream}
+    got = written(translate_gateway(replace(GATEWAYS["gateway"], **counted), mirrored=bool(mirrored)))
+    (listener,) = got["LISTENER"].values()
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    router = manager["http_filters"][-1]["typed_config"]
+    own = manager["http_filters"][-1]
+    of_its_own = got["EXTENSION"][own["name"]] if "config_discovery" in own else own
+    router = of_its_own["typed_config"]
     assert (len(manager.get("access_log", ())), len(router.get("upstream_log", ()))) == loggers
-    assert router.get("dynamic_stats", True) is not bool(requests), "Envoy keeps its own figures where we do not count"
+    ours = bool(requests or streams)
+    assert router.get("dynamic_stats", True) is not ours, "Envoy keeps its own figures where we do not count"
+
+
+def test_the_first_and_the_last_mirrored_model_never_touch_a_listener():
+    without, mirrored = (translate_gateway(GATEWAYS["gateway"], mirrored=each) for each in (False, True))
+    assert {kind for kind in without if without[kind] != mirrored[kind]} == {Type.EXTENSION}
 
 
 def test_a_weight_change_is_a_few_hundred_bytes():

@@ -45,6 +45,7 @@ def requests_of(totals: Totals, key: Key = V1) -> int:
         ("v1@default/iris||v1", V1),  # the cluster is not there (yet)
         ("v1@default/iris|shared/10.0.0.1:80/auto|v1", V1),  # the cluster is several versions'
         ("v1@default/iris|shared/10.0.0.1:80/auto|", V1._replace(version="", route="candidate")),
+        ("v1@default/iris||-", V1._replace(version="", route="candidate")),  # a plugin took the header away
         ("v.1@a.b/c.d|a.b/c.d/v.1|v.1", Key("a.b", "c.d", "v.1", "primary")),
         ("-|-|-", UNMATCHED),
         ("||", UNMATCHED),
@@ -113,6 +114,28 @@ def test_servers_cannot_make_up_codes_without_end(code, told):
 )
 def test_only_the_servers_own_failures_are_errors(outcome, failed):
     assert Outcome(*outcome).failed is failed
+
+
+def test_what_was_answered_is_counted_by_its_times():
+    """Of each outcome there is a histogram; together they are the version's times to the first byte."""
+    totals = Totals()
+    ok, gone = (f"headgate.answered.by.{outcome}|{OF_V1}" for outcome in ("200||-", "503||UC"))
+    bounds = (0.5, 1.0)
+    totals.take(Reading({}, {ok: (3, 5), gone: (1, 1)}, {ok: bounds, gone: bounds}), 1.0)
+    (figures,) = totals.figures().values()
+    assert figures.requests == {Outcome("200", ""): 5, Outcome("503", "", "UC"): 1}
+    assert figures.times == {"first_byte": Times(bounds, (4, 6))}
+    assert figures.sums == {}
+
+
+def test_an_envoy_with_other_buckets_does_not_turn_requests_back():
+    totals = Totals()
+    name = f"headgate.answered.by.200||-|{OF_V1}"
+    for at, (bounds, counts) in enumerate([((1.0,), (7,)), ((1.0, 2.0), (2, 3)), ((1.0, 2.0), (3, 4)), ((3.0,), (1,))]):
+        totals.take(Reading({}, {name: counts}, {name: bounds}), float(at))
+        (figures,) = totals.figures().values()
+        assert figures.count == (7, 10, 11, 12)[at]
+        assert figures.times["first_byte"] == Times(bounds, counts)
 
 
 # Reading
