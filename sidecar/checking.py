@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from sidecar.plugin import PROPERTIES, Buffered, HeadersOnly, HttpContext, Plugin, Streamed
 
-_CONTEXT_HOOKS = tuple(name for name in vars(HttpContext) if name.startswith("on_"))
 LEAST_MEMORY = 1 << 20
+_CONTEXT_HOOKS = tuple(name for name in vars(HttpContext) if name.startswith("on_"))
 _ROOT_HOOKS = tuple(name for name in vars(Plugin) if name.startswith("on_") and callable(getattr(Plugin, name)))
 
 
@@ -33,8 +33,8 @@ def check(plugin: type[Plugin]) -> list[str]:
         value = getattr(plugin, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > least:
             problems.append(f"{plugin.__name__}.{name} is {value!r}, not a number of seconds")
-    properties: Any = plugin.properties
     problems += wrong_memory(plugin, plugin.__name__)
+    properties: Any = plugin.properties
     if not isinstance(properties, tuple) or not set(properties) <= set(PROPERTIES):
         known = ", ".join(PROPERTIES)
         problems.append(f"{plugin.__name__}.properties is {properties!r}, not a tuple of some of {known}")
@@ -47,11 +47,6 @@ def check(plugin: type[Plugin]) -> list[str]:
     return problems
 
 
-def _hooks(kind: type, known: tuple[str, ...]) -> list[str]:
-    problems = []
-    for name in sorted({name for one in kind.__mro__ for name in vars(one) if name.startswith("on_")}):
-        method = getattr(kind, name)
-        if name not in known:
 def wrong_memory(plugin: type[Plugin] | Plugin, name: str) -> list[str]:
     """What is wrong with the `memory` of a class, or of a root that has been configured."""
     memory: Any = plugin.memory
@@ -60,6 +55,11 @@ def wrong_memory(plugin: type[Plugin] | Plugin, name: str) -> list[str]:
     return []
 
 
+def _hooks(kind: type, known: tuple[str, ...]) -> list[str]:
+    problems = []
+    for name in sorted({name for one in kind.__mro__ for name in vars(one) if name.startswith("on_")}):
+        method = getattr(kind, name)
+        if name not in known:
             if callable(method):
                 near = get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"

@@ -470,8 +470,8 @@ class EnvoyLog(logging.Handler):
 
 _log = logging.getLogger("headgate.plugins")
 _clock: Clock | None = None
-_joining = threading.Lock()
 _lookout: LookoutThread | None = None
+_joining = threading.Lock()
 _running: WeakValueDictionary[tuple[str, str], Application] = WeakValueDictionary()
 _shared: dict[str, SharedData] = {}  # by filter: a new configuration finds what the old one has left
 
@@ -502,9 +502,9 @@ def load(name: str, config: str) -> Application:
 
 def shut_down() -> bool:
     """Envoy ends. False when plugins have left threads that would keep Python, and so Envoy, from ending."""
-    if _clock is not None:
     if _lookout is not None:
         _lookout.close()
+    if _clock is not None:
         _clock.close()
     WATCH.close()
     here = threading.current_thread()

@@ -25,8 +25,8 @@ from sidecar.kept import measured, mebibytes
 from sidecar.memory import walk_of
 from sidecar.pipeline import Bound, Pipeline, metric_word
 from sidecar.plugin import Plugin
-from sidecar.shared import SharedData
 from sidecar.quantity import Bytes
+from sidecar.shared import SharedData
 from sidecar.watch import WATCH
 
 _SECONDS = 10.0  # for loading and for configuring, each
@@ -43,10 +43,10 @@ class PluginSpec(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict, description="What the plugin is given.")
     on_failure: Literal["open", "closed"] | None = Field(None, alias="onFailure", description="By default its own.")
     budget: float | None = Field(None, gt=0, description="Seconds a hook may take. By default the plugin's own.")
-
     memory: Bytes | None = Field(
         None, ge=LEAST_MEMORY, description="What it may keep, such as 64Mi. By default the plugin's own."
     )
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -162,11 +162,6 @@ def configured(
         return None, [Fault(f"{field}.config", str(error) or told(error)[1])]
     except BaseException as error:
         return None, [Fault(f"{field}.plugin", f"{kind.__name__}.on_configure {told(error)[1]}")]
-
-
-def _from_file(path: Path) -> ModuleType | str:
-    try:
-        source = path.read_bytes()
     if spec.memory is None and (wrong := wrong_memory(bound.plugin, kind.__name__)):
         return None, [Fault(f"{field}.plugin", one) for one in wrong]
     kept = measured(walk_of(bound))
@@ -184,6 +179,11 @@ def _remade(bound: Bound, config: Mapping[str, Any]) -> Plugin:
     plugin = bound.equip(kind())
     plugin.on_configure(kind.config_model.model_validate(config) if kind.config_model is not None else config)
     return plugin
+
+
+def _from_file(path: Path) -> ModuleType | str:
+    try:
+        source = path.read_bytes()
     except OSError as error:
         return f"cannot read {path}: {(error.strerror or str(error)).lower()}"
     # A name of its own for every content, so that a reload does not touch what runs.

@@ -226,8 +226,8 @@ class Plugin:
     properties: ClassVar[tuple[str, ...]] = PROPERTIES  # that it asks for; to name them spares Envoy telling the others
     on_failure: ClassVar[Literal["open", "closed"]] = "open"
     budget: ClassVar[float] = 0.05  # seconds a hook may take; then it is cut off
-    patience: ClassVar[float] = 5.0  # seconds a message may be paused
     memory: int = 64 << 20  # bytes it may keep; then it is suspended and started anew. on_configure may set it
+    patience: ClassVar[float] = 5.0  # seconds a message may be paused
     tick: ClassVar[float] = 0.0  # seconds between two on_tick, 0: never
     config_model: ClassVar[type[BaseModel] | None] = None  # on_configure then gets an instance of it
 

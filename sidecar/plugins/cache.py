@@ -76,8 +76,6 @@ class Caching(HttpContext["Cache"]):
 class Cache(Plugin):
     name = "cache"
     context = Caching
-    places = ("backend", "proxy")
-    elsewhere = "the version that will answer is not known there when the request comes"
     properties = ("namespace", "model", "version")
     request_body = Buffered(1 << 20)
     response_body = Buffered(1 << 20)
