@@ -46,6 +46,7 @@ from router.values import (
     shown,
 )
 from router.words import in_our_words
+from sidecar.quantity import quantity
 from xds import ir
 
 DEFAULT_GATEWAY = "default"
@@ -55,6 +56,7 @@ _ANY_ADDRESS = ("0.0.0.0", "::")
 MOST_LABELS = 8
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SOURCE = re.compile(r"metadata:[A-Za-z0-9_.-]{1,40}|[A-Za-z0-9-]{1,64}")
+_LEAST_MEMORY, _MOST_MEMORY = 1 << 20, 64 << 30
 _TAKEN_LABELS = ("namespace", "model", "version", "route", "shadow", "code", "le", "job", "instance")
 
 
@@ -69,6 +71,16 @@ def _absolute(folder: str) -> str:
     if not folder.startswith("/"):
         raise fault(f"{shown(folder)} does not start with '/'", "it is a folder where Envoy runs: give the whole path")
     return folder
+
+
+def _memory(value: Any) -> int:
+    try:
+        size = quantity(value)
+    except ValueError:
+        raise fault(f"{shown(value)} is no amount of memory", "write for example 64Mi") from None
+    if not _LEAST_MEMORY <= size <= _MOST_MEMORY:
+        raise fault(f"must be 1Mi to 64Gi, not {shown(value)}", "write for example 64Mi")
+    return size
 
 
 def _plugin_address(address: str) -> str:
@@ -203,12 +215,20 @@ class Plugin(Part):
     config: Settings = "{}"
     on_failure: Literal["open", "closed"] | None = None
     budget: PositiveDuration | None = None
+    memory: Annotated[int, BeforeValidator(_memory)] | None = None
     at: ir.PluginPlace = ir.PluginPlace.GATEWAY
 
     @property
     def as_ir(self) -> ir.Plugin:
         return ir.Plugin(
-            self.name, self.plugin or "", self.config, self.on_failure or "", self.budget or 0.0, self.models, self.at
+            name=self.name,
+            source=self.plugin or "",
+            config=self.config,
+            on_failure=self.on_failure or "",
+            budget=self.budget or 0.0,
+            memory=self.memory or 0,
+            models=self.models,
+            at=self.at,
         )
 
 
@@ -477,7 +497,7 @@ def _odd_plugins(plugins: Any, at: tuple[int | str, ...]) -> Iterator[Broken]:
             if _field(plugin, "plugin", None) is None:
                 yield Broken((*here, "plugin"), "is missing", "write module:Class, or a file")
             continue
-        for field in ("plugin", "budget"):
+        for field in ("plugin", "budget", "memory"):
             if _field(plugin, field, None) is not None:
                 what = f"goes with host: {PluginHost.EMBEDDED}, not with {host}"
                 yield Broken((*here, field), what, "give it to headgate plugin serve")

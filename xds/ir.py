@@ -177,7 +177,8 @@ class PluginPlace(StrEnum):
 class Plugin:
     """`source` is its module:Class or file, where the host has to be told; `config` a JSON object.
 
-    `on_failure` is "open", "closed", or empty for the plugin's own policy; `budget` in seconds, 0 for its own.
+    `on_failure` is "open", "closed", or empty for the plugin's own policy; `budget` in seconds and `memory` in
+    bytes, 0 for its own.
     """
 
     name: str
@@ -187,6 +188,7 @@ class Plugin:
     budget: float = 0.0
     models: PluginModels = PluginModels.ASKING
     at: PluginPlace = PluginPlace.GATEWAY
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)

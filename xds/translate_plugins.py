@@ -170,6 +170,8 @@ def _entry(plugin: ir.Plugin) -> dict[str, Any]:
         entry["onFailure"] = plugin.on_failure
     if plugin.budget:
         entry["budget"] = plugin.budget
+    if plugin.memory:
+        entry["memory"] = plugin.memory
     return entry
 
 

@@ -90,7 +90,8 @@ def check(names: tuple[str, ...], config: Path | None) -> int:
         policy = "closed" if one.closed else "open"
         hooks = [*_hooks(one.request), *_hooks(one.response), *(["on_log"] if one.logs or one.edits_log else [])]
         click.echo(
-            f"{one.name}: {', '.join(hooks) or 'no hooks'}; policy {policy}, {one.budget * 1000:g} ms for a hook"
+            f"{one.name}: {', '.join(hooks) or 'no hooks'}; policy {policy}, {bounds}"
+            + (f"; runs only {where}" if where else "")
         )
     return 0
 
@@ -190,7 +191,7 @@ def _of_a_gateway(path: Path) -> dict[str, Any]:
                 f"{path}: plugin {one.name!r} has no source", "write plugin: module:Class, or host: auto", BAD_INPUT
             )
         entry = {"name": one.name, "plugin": one.plugin, "config": json.loads(one.config)}
-        more = {"onFailure": one.on_failure, "budget": one.budget}
+        more = {"onFailure": one.on_failure, "budget": one.budget, "memory": one.memory}
         entries.append(entry | {key: value for key, value in more.items() if value is not None})
     return {"plugins": entries, "folder": found[0].folder}
 

@@ -92,7 +92,14 @@ VALUES: dict[str, Object] = {
                 "enabled": True,
                 "chain": [
                     {"name": "stamp", "plugin": "sidecar.plugins.stamp:Stamp", "models": "all", "at": "backend"},
-                    {"name": "greet", "plugin": "greet.py", "onFailure": "closed", "budget": 0.01, "config": {"a": 1}},
+                    {
+                        "name": "greet",
+                        "plugin": "greet.py",
+                        "onFailure": "closed",
+                        "budget": 0.01,
+                        "memory": "32Mi",
+                        "config": {"a": 1},
+                    },
                 ],
                 "configMap": "my-plugins",
                 "calls": ["http://tokens.default.svc:80"],

@@ -212,14 +212,20 @@ def test_plugins_of_a_gateway_become_what_envoy_is_told(tmp_path: Path) -> None:
             reload: true
             calls: {"http://tokens:80": tokens}
             chain:
-            - {name: greet, plugin: greet.py, config: {word: hi}, onFailure: closed, budget: 5ms, models: always}
+            - name: greet
+              plugin: greet.py
+              config: {word: hi}
+              onFailure: closed
+              budget: 5ms
+              memory: 96Mi
+              models: always
             - {name: stamp, plugin: "sidecar.plugins.stamp:Stamp"}
         - name: edge
           plugins: {host: ext-proc, address: "127.0.0.1:9000", timeout: 1s, properties: [], chain: [{name: greet}]}
         """,
     )
     embedded, beside = (gateway.as_ir().plugins for gateway in config.gateways)
-    greet = ir.Plugin("greet", "greet.py", '{"word":"hi"}', "closed", 0.005, ir.PluginModels.ALWAYS)
+    greet = ir.Plugin("greet", "greet.py", '{"word":"hi"}', "closed", 0.005, ir.PluginModels.ALWAYS, memory=96 << 20)
     assert embedded == ir.Plugins(
         ir.PluginHost.EMBEDDED,
         (greet, ir.Plugin("stamp", "sidecar.plugins.stamp:Stamp")),
@@ -278,6 +284,12 @@ def test_plugins_run_beside_envoy_where_they_cannot_run_inside(
         ("{folder: x, chain: [{name: a, plugin: x.py}]}", "folder: 'x' does not start with '/'"),
         ("{host: wasm, chain: [{name: a, plugin: x.py}]}", "host: "),
         ("{chain: [{name: a, plugin: x.py, models: some}]}", "chain[0].models: "),
+        (
+            "{chain: [{name: a, plugin: x.py, memory: 64MB}]}",
+            "chain[0].memory: '64MB' is no amount of memory (write for example 64Mi)",
+        ),
+        ("{chain: [{name: a, plugin: x.py, memory: 64}]}", "chain[0].memory: must be 1Mi to 64Gi, not 64"),
+        ("{host: ext-proc, chain: [{name: a, memory: 64Mi}]}", "chain[0].memory: goes with host: embedded"),
     ],
 )
 def test_what_is_wrong_with_plugins_is_named(tmp_path: Path, plugins: str, expected: str) -> None:

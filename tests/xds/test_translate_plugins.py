@@ -34,7 +34,7 @@ from xds.translate import translate, translate_gateway
 GOLDEN = Path(__file__).parents[1] / "golden" / "envoy"
 
 STAMP = Plugin("stamp", "sidecar.plugins.stamp:Stamp", models=PluginModels.ALL)
-LIMIT = Plugin("rate-limit", "limit.py:Limit", '{"per_second":100}', "closed", 0.005)
+LIMIT = Plugin("rate-limit", "limit.py:Limit", '{"per_second":100}', "closed", 0.005, memory=96 << 20)
 EMBEDDED = Plugins(PluginHost.EMBEDDED, (STAMP, LIMIT), "/plugins", reload=True, calls=(("http://a:80", "a"),))
 EXT_PROC = Plugins(PluginHost.EXT_PROC, (STAMP, LIMIT), address="unix:/run/headgate/plugins.sock", timeout=0.5)
 HOSTS = {"embedded": EMBEDDED, "ext-proc": EXT_PROC}
@@ -157,6 +157,7 @@ def test_inside_envoy_a_model_tells_its_whole_list() -> None:
                 "config": {"per_second": 100},
                 "onFailure": "closed",
                 "budget": 0.005,
+                "memory": 96 << 20,
             },
         ],
         "folder": "/plugins",

@@ -181,7 +181,7 @@ capabilities:
 {{- with .Values.gateway.plugins -}}
 {{- if .enabled -}}
 {{- $chain := list -}}
-{{- range .chain -}}{{- $chain = append $chain (omit . "plugin" "budget") -}}{{- end -}}
+{{- range .chain -}}{{- $chain = append $chain (omit . "plugin" "budget" "memory") -}}{{- end -}}
 {{- $_ := set $gateway "plugins" (dict "host" "ext-proc" "timeout" .timeout "chain" $chain) -}}
 {{- end -}}
 {{- end -}}
