@@ -27,7 +27,7 @@ def test_a_new_plugin_passes_its_check_its_test_and_its_recording(tmp_path: Path
     checked = run("check", folder / "be_kind.py")
     assert (checked.exit_code, checked.stdout) == (
         0,
-        "be-kind: on_request_headers, on_response_headers; policy open, 50 ms for a hook\n",
+        "be-kind: on_request_headers, on_response_headers; policy open, 50 ms for a hook, 64Mi to keep\n",
     )
     tried = run("run", folder / "be_kind.py", folder / "request.yaml")
     assert tried.exit_code == 0
@@ -102,6 +102,13 @@ def test_a_recording_that_cannot_be_read_is_told(tmp_path: Path, text: str, told
     tried = run("run", "sidecar.plugins.stamp:Stamp", recording)
     assert tried.exit_code == 2
     assert told in tried.stderr
+
+
+def test_check_tells_where_alone_a_plugin_can_run() -> None:
+    done = CliRunner().invoke(cli, ["plugin", "check", "sidecar.plugins.cache:Cache", "sidecar.plugins.stamp:Stamp"])
+    cache, stamp = done.stdout.splitlines()
+    assert cache.endswith("; runs only at the backends, with at: backend, or in the sidecar's proxy")
+    assert "runs only" not in stamp
 
 
 def test_check_refuses_what_would_end_the_process_and_does_not_run_it(tmp_path: Path) -> None:
