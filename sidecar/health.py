@@ -9,7 +9,7 @@ from typing import Literal
 
 from sidecar.instruments import Family, Labels, Sample
 
-FaultKind = Literal["raised", "wrong-result", "overrun", "never-resumed", "body-too-large"]
+FaultKind = Literal["raised", "wrong-result", "overrun", "never-resumed", "body-too-large", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
