@@ -496,11 +496,25 @@ def _odd_plugins(plugins: Any, at: tuple[int | str, ...]) -> Iterator[Broken]:
         if host != PluginHost.EXT_PROC:
             if _field(plugin, "plugin", None) is None:
                 yield Broken((*here, "plugin"), "is missing", "write module:Class, or a file")
+            yield from _misplaced_plugin(plugin, here)
             continue
         for field in ("plugin", "budget", "memory"):
             if _field(plugin, field, None) is not None:
                 what = f"goes with host: {PluginHost.EMBEDDED}, not with {host}"
                 yield Broken((*here, field), what, "give it to headgate plugin serve")
+
+
+def _misplaced_plugin(plugin: Any, here: tuple[int | str, ...]) -> Iterator[Broken]:
+    """Of those that we ship; the code of others is Envoy's to load, and says it there."""
+    name, at = _field(plugin, "plugin", None), _field(plugin, "at", ir.PluginPlace.GATEWAY)
+    if not isinstance(name, str) or not name.startswith("sidecar.plugins.") or at not in tuple(ir.PluginPlace):
+        return
+    from sidecar.loading import find
+    from sidecar.places import misplaced, rather
+
+    kind = find(name)
+    if isinstance(kind, type) and (what := misplaced(kind, ir.PluginPlace(at).value)):
+        yield Broken((*here, "at"), what, rather(kind))
 
 
 def _listener_clashes(gateway: Any, at: tuple[int | str, ...]) -> Iterator[Broken]:

@@ -89,6 +89,7 @@ class EnvoyProcess:
             *(str(binary), "--config-path", str(config), "--admin-address-path", str(admin)),
             *("--log-path", str(self.log_file), "--log-level", self._log_level),
             *("--concurrency", str(self._concurrency), "--disable-hot-restart"),
+            *("--file-flush-interval-msec", "200"),  # of 10 s, by default: too late for who looks why
         ]
         if sys.platform == "linux":
             command = [sys.executable, "-c", _DIE_WITH_PARENT, *command]

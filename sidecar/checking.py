@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sidecar.places import PLACES
 from sidecar.plugin import PROPERTIES, Buffered, HeadersOnly, HttpContext, Plugin, Streamed
 
 LEAST_MEMORY = 1 << 20
@@ -38,6 +39,10 @@ def check(plugin: type[Plugin]) -> list[str]:
     if not isinstance(properties, tuple) or not set(properties) <= set(PROPERTIES):
         known = ", ".join(PROPERTIES)
         problems.append(f"{plugin.__name__}.properties is {properties!r}, not a tuple of some of {known}")
+    places: Any = plugin.places
+    if not isinstance(places, tuple) or not places or not set(places) <= set(PLACES):
+        known = ", ".join(PLACES)
+        problems.append(f"{plugin.__name__}.places is {places!r}, not a tuple of some of {known}")
     policy: Any = plugin.on_failure
     if policy not in ("open", "closed"):
         problems.append(f"{plugin.__name__}.on_failure is {plugin.on_failure!r}, not 'open' or 'closed'")

@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
 from threading import get_ident
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -60,6 +60,7 @@ class EmbeddedSpec(BaseModel):
 
     plugins: tuple[PluginSpec, ...] = ()
     folder: Path | None = Field(None, description="Where relative files of plugins are.")
+    at: Literal["gateway", "backend"] = Field("gateway", description="At a listener, or at a cluster.")
     reload: bool = Field(False, description="Load plugins again when their files change.")
     calls: dict[str, str] = Field(default_factory=dict, description="Cluster by scheme://host:port, for calls.")
     health: Path | None = Field(None, description="A file for the plugins' health and metrics, written each second.")
@@ -318,7 +319,7 @@ class Application:
         self.name = name
         self.spec = spec
         self.clock = clock
-        self.plugins = Plugins(spec.plugins, spec.folder, _shared.setdefault(name, SharedData()))
+        self.plugins = Plugins(spec.plugins, spec.folder, _shared.setdefault(name, SharedData()), spec.at)
         if self.plugins.faults:
             raise ValueError("; ".join(map(str, self.plugins.faults)))
         self.pipeline = self.plugins.pipeline

@@ -24,6 +24,7 @@ from sidecar.checking import LEAST_MEMORY, check, wrong_memory
 from sidecar.kept import measured, mebibytes
 from sidecar.memory import walk_of
 from sidecar.pipeline import Bound, Pipeline, metric_word
+from sidecar.places import Place, misplaced, rather
 from sidecar.plugin import Plugin
 from sidecar.quantity import Bytes
 from sidecar.shared import SharedData
@@ -74,8 +75,9 @@ def load(
     folder: Path | None = None,
     shared: SharedData | None = None,
     field: str = "plugins",
+    place: Place | None = None,
 ) -> Loaded:
-    """Load and configure all plugins. Relative files are below `folder`."""
+    """Load and configure all plugins. Relative files are below `folder`; `place` is where they run, if known."""
     faults: list[Fault] = []
     bounds: list[Bound] = []
     files: list[Path] = []
@@ -94,6 +96,9 @@ def load(
         wrong = check(found)
         if wrong:
             faults += (Fault(f"{here}.plugin", one) for one in wrong)
+            continue
+        if told_why := misplaced(found, place):
+            faults.append(Fault(f"{here}.plugin", told_why, rather(found)))
             continue
         bound, problems = configured(found, spec, shared, here)
         faults += problems

@@ -28,6 +28,7 @@ from pydantic import BaseModel
 
 from sidecar.headers import HeaderList, Headers, Pairs, checked_name, checked_value
 from sidecar.instruments import Instruments
+from sidecar.places import PLACES, Place
 from sidecar.shared import SharedData
 
 if TYPE_CHECKING:
@@ -228,6 +229,8 @@ class Plugin:
     budget: ClassVar[float] = 0.05  # seconds a hook may take; then it is cut off
     memory: int = 64 << 20  # bytes it may keep; then it is suspended and started anew. on_configure may set it
     patience: ClassVar[float] = 5.0  # seconds a message may be paused
+    places: ClassVar[tuple[Place, ...]] = PLACES  # where it can do its work
+    elsewhere: ClassVar[str] = ""  # why it cannot elsewhere
     tick: ClassVar[float] = 0.0  # seconds between two on_tick, 0: never
     config_model: ClassVar[type[BaseModel] | None] = None  # on_configure then gets an instance of it
 

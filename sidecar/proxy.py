@@ -51,7 +51,7 @@ class Proxy:
     def __init__(self, config: ProxyConfig, recorder: Recorder | None = None) -> None:
         self.config = config
         self.recorder = recorder
-        self.plugins = Plugins(config.plugins, config.folder)
+        self.plugins = Plugins(config.plugins, config.folder, place="proxy")
         if self.plugins.faults:
             raise CannotStart("\n".join(map(str, self.plugins.faults)))
         self.properties: dict[str, Value] = {

@@ -10,6 +10,7 @@ from typing import Any
 
 from sidecar.loading import Fault, Loaded, PluginSpec, load
 from sidecar.pipeline import Pipeline
+from sidecar.places import Place
 from sidecar.shared import SharedData
 
 _log = logging.getLogger("headgate.plugins")
@@ -20,13 +21,20 @@ Entries = Sequence[PluginSpec | Mapping[str, Any]]
 class Plugins:
     """`pipeline` is what new requests are to be given; those under way keep the one they began with."""
 
-    def __init__(self, entries: Entries = (), folder: Path | None = None, shared: SharedData | None = None) -> None:
+    def __init__(
+        self,
+        entries: Entries = (),
+        folder: Path | None = None,
+        shared: SharedData | None = None,
+        place: Place | None = None,
+    ) -> None:
         self.shared = shared or SharedData()  # outlives a reload
         self.reloads = 0
         self.failed_reloads = 0
         self.faults: tuple[Fault, ...] = ()
         self._entries = entries
         self._folder = folder
+        self._place = place
         self.files: tuple[Path, ...] = ()
         first = self._load(entries)
         self.faults = first.faults
@@ -71,6 +79,6 @@ class Plugins:
         return any(Path(path).resolve() in names for path in paths)
 
     def _load(self, entries: Entries) -> Loaded:
-        loaded = load(entries, self._folder, self.shared)
+        loaded = load(entries, self._folder, self.shared, place=self._place)
         self.files = loaded.files
         return loaded

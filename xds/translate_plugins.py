@@ -101,7 +101,8 @@ def model_plugins(plugins: ir.Plugins) -> bytes:
 @lru_cache(maxsize=4096)
 def backend_filter(plugins: ir.Plugins, cluster: str) -> bytes:
     """Return the encoded filter of a cluster, which sees each attempt and each mirrored copy."""
-    config: Any = _module(plugins) if plugins.host is ir.PluginHost.EMBEDDED else _processor(plugins, cluster)
+    embedded = plugins.host is ir.PluginHost.EMBEDDED
+    config: Any = _module(plugins, ir.PluginPlace.BACKEND) if embedded else _processor(plugins, cluster)
     return encode(HttpFilter(name=FILTER, typed_config=pack(config)))
 
 
@@ -127,11 +128,11 @@ def plugin_cluster(plugins: ir.Plugins) -> Resource:
     return Resource.of(FILTER, encode(cluster))
 
 
-def _module(plugins: ir.Plugins) -> DynamicModuleFilter:
+def _module(plugins: ir.Plugins, at: ir.PluginPlace = ir.PluginPlace.GATEWAY) -> DynamicModuleFilter:
     return DynamicModuleFilter(
         dynamic_module_config=_shared_module(),
         filter_name="headgate",
-        filter_config=pack(StringValue(value=_embedded(plugins))),
+        filter_config=pack(StringValue(value=_embedded(plugins, at))),
     )
 
 
@@ -150,9 +151,11 @@ def _shared_module() -> DynamicModuleConfig:
     return DynamicModuleConfig(name=MODULE, do_not_close=True, load_globally=True)
 
 
-def _embedded(plugins: ir.Plugins) -> str:
+def _embedded(plugins: ir.Plugins, at: ir.PluginPlace = ir.PluginPlace.GATEWAY) -> str:
     """What the module reads: each plugin with its source and configuration."""
     config: dict[str, Any] = {"plugins": [_entry(one) for one in plugins.chain]}
+    if at is not ir.PluginPlace.GATEWAY:
+        config["at"] = at.value
     if plugins.folder:
         config["folder"] = plugins.folder
     if plugins.reload:

@@ -75,6 +75,7 @@ def check(names: tuple[str, ...], config: Path | None) -> int:
     A plugin that would end the process it runs in, as by os._exit(), is not loaded but refused. A single plugin is
     configured with --config, or with nothing.
     """
+    from sidecar.places import only
     from sidecar.quantity import quantity_text
 
     entries, folder = listed(names, config)
@@ -92,7 +93,11 @@ def check(names: tuple[str, ...], config: Path | None) -> int:
         policy = "closed" if one.closed else "open"
         hooks = [*_hooks(one.request), *_hooks(one.response), *(["on_log"] if one.logs or one.edits_log else [])]
         bounds = f"{one.budget * 1000:g} ms for a hook, {quantity_text(one.memory)} to keep"
-        click.echo(f"{one.name}: {', '.join(hooks) or 'no hooks'}; policy {policy}, {bounds}")
+        where = only(type(one.plugin))
+        click.echo(
+            f"{one.name}: {', '.join(hooks) or 'no hooks'}; policy {policy}, {bounds}"
+            + (f"; runs only {where}" if where else "")
+        )
     return 0
 
 

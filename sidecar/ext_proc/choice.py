@@ -15,6 +15,7 @@ from sidecar.ext_proc import wire
 from sidecar.lean import Lane
 from sidecar.loading import PluginSpec, find, load
 from sidecar.pipeline import Pipeline
+from sidecar.places import Place, misplaced, rather
 from sidecar.plugin import Buffered, HeadersOnly, Plugin
 from sidecar.shared import SharedData
 
@@ -100,16 +101,17 @@ class Choices:
         except (ValueError, ValidationError, RecursionError) as error:
             _log.error("Envoy asks for plugins in a way that is not understood: %s", " ".join(str(error).split())[:300])
             return None
-        key = json.dumps([one.model_dump() for one in at.plugins], sort_keys=True)
+        place: Place = "backend" if at.cluster else "gateway"
+        key = json.dumps([place, *(one.model_dump() for one in at.plugins)], sort_keys=True)
         if key not in self._lists:
-            self._lists[key] = self._make(at.plugins)
+            self._lists[key] = self._make(at.plugins, place)
             if len(self._lists) > _KEPT:
                 self._lists.popitem(last=False)
         self._lists.move_to_end(key)
         made = self._lists[key]
         return replace(made, cluster=at.cluster) if made is not None and at.cluster else made
 
-    def _make(self, wanted: list[Wanted]) -> Chosen | None:
+    def _make(self, wanted: list[Wanted], place: Place) -> Chosen | None:
         missing = [one.name for one in wanted if one.name not in self._specs]
         if missing:
             there = ", ".join(self._specs) or "none"
@@ -118,6 +120,14 @@ class Choices:
         entries = []
         for one in wanted:
             spec = self._specs[one.name]
+            kind = find(spec.plugin, self._folder)
+            if isinstance(kind, type) and (told := misplaced(kind, place)):
+                closed = (spec.on_failure or kind.on_failure) == "closed"
+                then = "requests are refused" if closed else "the others run without it"
+                _log.error("plugin %r: %s; %s (%s)", one.name, told, then, rather(kind))
+                if closed:
+                    return None
+                continue
             config = spec.config | one.config if one.config is not None else spec.config
             entries.append(spec.model_copy(update={"config": config, "name": one.name}))
         loaded = load(entries, self._folder, self._shared)

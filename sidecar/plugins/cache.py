@@ -1,7 +1,7 @@
 """Answers to inference requests that were asked before, by model, version and body: bounded in bytes and time.
 
-Only for models whose answer depends on the request alone, and only where the version is known before it is asked (the
-proxy in front of one model server): elsewhere nothing is kept, or one version would answer for another. Kept are
+Only for models whose answer depends on the request alone, and only where the version is known before it is asked (at
+the backends, and in the proxy in front of one model server), or one version would answer for another. Kept are
 answers with status 200 to POST and GET, unless the request carries credentials or either side says
 `cache-control: no-store`.
 """
@@ -76,6 +76,8 @@ class Caching(HttpContext["Cache"]):
 class Cache(Plugin):
     name = "cache"
     context = Caching
+    places = ("backend", "proxy")
+    elsewhere = "the version that will answer is not known there when the request comes"
     properties = ("namespace", "model", "version")
     request_body = Buffered(1 << 20)
     response_body = Buffered(1 << 20)

@@ -63,6 +63,8 @@ class Watching(HttpContext["Shadow"]):
 class Shadow(Plugin):
     name = "shadow"
     context = Watching
+    places = ("backend",)
+    elsewhere = "only at the backends do both a live request and its mirrored copy go by"
     properties = ("version",)
     response_body = Buffered(1 << 20)
     config_model = Config

@@ -232,6 +232,7 @@ class WrongRoot(Plugin):
     request_body = Streamed()
     budget = 0
     properties = ("version", "colour")
+    places = ("cellar",)
     on_failure = "sometimes"  # type: ignore[assignment]
 
     def on_config(self, config: Any) -> None:
@@ -249,5 +250,6 @@ def test_the_check_finds_everything() -> None:
         "WrongRoot.budget is 0, not a number of seconds",
         "WrongRoot.properties is ('version', 'colour'), not a tuple of some of route, cluster, model, namespace,"
         " version, source_address, protocol, request_time",
+        "WrongRoot.places is ('cellar',), not a tuple of some of gateway, backend, proxy",
         "WrongRoot.on_failure is 'sometimes', not 'open' or 'closed'",
     ]
