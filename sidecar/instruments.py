@@ -18,6 +18,7 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}\Z")
 _ENDINGS = ("_total", "_bucket", "_sum", "_count", "_created", "_info")
 _MOST_LABELS = 16
+_LONGEST_VALUE, _LONGEST_HELP = 200, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,12 @@ class Instrument:
         except KeyError:
             raise ValueError(f"{self.name} has the labels {list(self.labels)}, not {sorted(labels)}") from None
         series = self._series.get(key)
-        if series is None and self._owner._room():
-            series = self._series[key] = self._new()
+        if series is None:
+            if any(len(value) > _LONGEST_VALUE for value in key):
+                key = tuple([value[:_LONGEST_VALUE] for value in key])
+                series = self._series.get(key)
+            if series is None and self._owner._room():
+                series = self._series[key] = self._new()
         return series
 
     def _new(self) -> _Series:
@@ -188,6 +193,8 @@ def _check(made: Instrument) -> None:
             f"{made.name!r} cannot be the name of a metric: use [a-z][a-z0-9_]*, at most 100, and none of the endings "
             + ", ".join(_ENDINGS)
         )
+    if len(made.help) > _LONGEST_HELP:
+        raise ValueError(f"the help of {made.name} is longer than {_LONGEST_HELP} characters")
     wrong = [one for one in made.labels if not _NAME.match(one) or (one == "le" and isinstance(made, Histogram))]
     if wrong or len(set(made.labels)) != len(made.labels) or len(made.labels) > _MOST_LABELS:
         raise ValueError(
@@ -204,7 +211,8 @@ _Instrument = TypeVar("_Instrument", bound=Instrument)
 
 
 class Instruments:
-    """The metrics of one plugin. Beyond `limit` series new ones are dropped, and `dropped` counts how often."""
+    """The metrics of one plugin. Beyond `limit` series new ones are dropped, and `dropped` counts how often; a label's
+    value is cut after 200 characters."""
 
     def __init__(self, limit: int = 1000) -> None:
         self.limit = limit

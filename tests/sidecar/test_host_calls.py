@@ -153,6 +153,17 @@ def test_series_are_bounded_and_the_dropped_counted() -> None:
     assert metrics.dropped == 7
 
 
+def test_long_values_of_labels_are_cut_and_long_help_is_refused() -> None:
+    metrics = Instruments()
+    asked = metrics.counter("asked", labels=["user"])
+    for end in "abc":
+        asked.add(user="u" * 1_000_000 + end)
+    ((sample,),) = (family.samples for family in metrics.families())
+    assert (sample.labels, sample.value) == ((("user", "u" * 200),), 3)
+    with pytest.raises(ValueError, match="the help of other is longer than 1000 characters"):
+        metrics.counter("other", "h" * 1001)
+
+
 @pytest.mark.parametrize("name", ["", "A", "a-b", "a_total", "1a", "a\n", "a_bucket", "a_count", "x" * 101])
 def test_a_name_that_prometheus_would_not_take_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot be the name of a metric"):
