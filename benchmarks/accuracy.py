@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from benchmarks.load_tools import BODY, compile_target, locust, ours, target
+from benchmarks.compiled import compiled
+from benchmarks.load_tools import BODY, locust, ours, target
 from benchmarks.report import Report, arguments, machine, progress
 from loadgen import plan as plans
 
@@ -97,7 +98,7 @@ def main() -> int:
     given = arguments(__doc__)
     report = Report("accuracy", machine())
     with tempfile.TemporaryDirectory() as folder:
-        binary = compile_target(Path(folder))
+        binary = compiled("load_target", Path(folder))
         distribution(report, binary, "mix", 8 if given.quick else 60)
         distribution(report, binary, "lognormal", 8 if given.quick else 60)
         stalls(report, binary, 20 if given.quick else 60)

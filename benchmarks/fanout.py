@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.child import Child
+from benchmarks.compiled import NoCompiler, compiled
 from benchmarks.fleet_models import GATEWAY
 from benchmarks.report import Report, arguments, machine, progress
 from benchmarks.samples import median, paired_ratio, percentile
-from benchmarks.swarm import NODE_BYTES, NoCompiler, Swarm, compile_swarm
+from benchmarks.swarm import NODE_BYTES, Swarm
 
 ROUTES = 101
 """Header routes of the changed model: 17.7 kB."""
@@ -179,7 +180,7 @@ def main() -> int:
     report = Report("fanout", machine())
     with tempfile.TemporaryDirectory(prefix="headgate-swarm-") as folder:
         try:
-            binary = compile_swarm(Path(folder))
+            binary = compiled("swarm", Path(folder))
         except NoCompiler as error:
             print(error, file=sys.stderr)
             return 2

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Child, resident
+from benchmarks.compiled import compiled
 from benchmarks.kube_objects import host
 from benchmarks.kube_plane import Api, Serve, address
 from benchmarks.plane import accepts, listener_port
 from benchmarks.report import Report, arguments, machine, progress
 from benchmarks.samples import median, percentile
-from benchmarks.swarm import Swarm, compile_swarm
+from benchmarks.swarm import Swarm
 from headgate.envoy import EnvoyProcess
 from xds.bootstrap import bootstrap
 
@@ -211,7 +212,7 @@ async def run(report: Report, quick: bool) -> None:
         kind = f"http@{address()}"
         servers = stack.enter_context(Child.script("servers.py", kind, "v1", "v2"))
         ports = servers.hear("listening")["ports"]
-        binary = compile_swarm(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headgate-swarm-"))))
+        binary = compiled("swarm", Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headgate-swarm-"))))
         async with Cluster(few, ports) as cluster:
             await cluster.start(0, None)
             taken[few] = await cluster.changes(count)

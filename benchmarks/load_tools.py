@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.swarm import NoCompiler
 from loadgen.outcome import Outcome
 from loadgen.plan import Plan
 
@@ -29,16 +28,6 @@ def cores() -> tuple[set[int], set[int]]:
     """The target's and the generator's; the same where there is but one."""
     available = sorted(os.sched_getaffinity(0))
     return {available[0]}, {available[-1]}
-
-
-def compile_target(folder: Path) -> Path:
-    """Build load_target.c into `folder`. Raises NoCompiler."""
-    compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
-    if compiler is None:
-        raise NoCompiler("this benchmark compiles a small C server: install cc, gcc or clang, or name one in CC")
-    binary = folder / "load_target"
-    subprocess.run([compiler, "-O2", "-o", str(binary), str(HERE / "load_target.c"), "-lm"], check=True, timeout=120)
-    return binary
 
 
 class Target:

@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import msgpack
 import numpy as np
 
-from benchmarks.load_tools import BODY, canned_grpc, compile_target, h2load, locust, ours, target, wrk
+from benchmarks.compiled import compiled
+from benchmarks.load_tools import BODY, canned_grpc, h2load, locust, ours, target, wrk
 from benchmarks.report import Report, arguments, machine, progress
 from benchmarks.samples import median
 from loadgen import plan as plans
@@ -179,7 +180,7 @@ def main() -> int:
     report = Report("rate", machine())
     rounds, seconds = (1, 2.0) if given.quick else (5, 5.0)
     with tempfile.TemporaryDirectory() as folder:
-        binary = compile_target(Path(folder))
+        binary = compiled("load_target", Path(folder))
         cost_of_http(report, binary, rounds, seconds)
         cost_of_grpc(report, Path(folder), rounds, seconds)
         kept_rate(report, binary, 5 if given.quick else 30)

@@ -1,38 +1,43 @@
-"""What the stream of single requests costs: the sidecar per entry, and Envoy per request.
+"""What the stream of single requests costs: the sidecar per entry, and Envoy's rate.
 
-Messages as Envoy sends them are taken in by one connection, in this process. Then two Envoys with the same routes to
-the same server, one streaming to `headgate sidecar` and one plain, get the same load in turns (`sidecar_overhead.py`).
-At last the streaming one gets 80 % of the rate that it has just held, and every entry has to come.
+Messages as Envoy sends them are taken in by one connection, in this process. Then two listeners of one Envoy, one
+streaming to `headgate sidecar` and one plain, get the same load by turns (see `listeners.py`). At last the streaming
+one gets 80 % of the rate that it holds, and every entry has to come.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import statistics
 import sys
 import time
-from contextlib import AsyncExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import aiohttp
 import msgpack
 
 from benchmarks.child import Child, cpu_seconds, resident
-from benchmarks.plane import Plane, rollouts
+from benchmarks.listeners import COLUMNS, CONNECTIONS, Compared, Rig, gateway
+from benchmarks.load_tools import cores
 from benchmarks.report import ROOT, Report, arguments, machine, progress
-from benchmarks.sidecar_overhead import CONNECTIONS, MANIFEST, MODEL, loaded
 from sidecar.stream.figures import families
 from sidecar.stream.losses import Losses
 from sidecar.stream.receiver import Receiver
 from sidecar.stream.requests import Requests
-from xds.ir import Gateway, Listener, Stream
+from xds.ir import Stream
 
 MESSAGES, ENTRIES = 100, 200
-FLUSHED, SETTLED = 0.5, 7.0
-"""Seconds until Envoy has sent what it had kept; until what has not come is told as lost."""
+SETTLED = 7.0
+"""Seconds until what has not come is told as lost."""
+WAYS = {
+    "plain": gateway(count_requests=False),
+    "streaming": gateway(count_requests=False, stream=Stream("x-user")),
+}
 CASES = {
     "as it is": ("2", "", "-"),
     "with two labels": ("2 tier region", "gold\reu", "-"),
@@ -78,78 +83,81 @@ def cost(case: tuple[str, str, str], rounds: int) -> tuple[float, float]:
     return statistics.median(taken), sum(map(len, sent)) / (MESSAGES * ENTRIES)
 
 
-async def beside(report: Report, rounds: int, seconds: float) -> None:
-    """Envoy's CPU with and without the stream; the sidecar's own, and what it has missed at full load."""
-    rates: dict[bool, list[float]] = {True: [], False: []}
-    per_second: list[float] = []
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        servers = stack.enter_context(Child.script("servers.py", "http", "v1", "v2"))
-        ports = servers.hear("listening")["ports"]
-        planes: dict[bool, Plane] = {}
-        for streams in (True, False):
-            listeners = (Listener("http", "127.0.0.1", 0),)
-            gateway = Gateway("default", listeners, count_requests=False, stream=Stream("x-user") if streams else None)
-            plane = planes[streams] = await stack.enter_async_context(Plane(gateway=gateway))
-            (located,) = rollouts(MANIFEST.format(**ports))
-            plane.put(located)
-            await plane.start_envoy(sidecar=("127.0.0.1", port))
-            await plane.acked(MODEL)
-        envoy = planes[True].envoy
-        assert envoy is not None
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "headgate", "sidecar", "--envoy", f"http://127.0.0.1:{envoy.admin_port}"),
-            *("--listen", "127.0.0.1:0", "--stream", f"127.0.0.1:{port}"),
-            stderr=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-        )
-        try:
-            assert child.stderr is not None
-            await child.stderr.readline()
-            url = f"http://{(await child.stderr.readline()).decode().split()[-1]}"
-            for plane in planes.values():
-                await loaded(plane, 1.5, folder)  # by then Envoy is connected
-            before, spent = await told(url), cpu_seconds(child.pid)
-            for turn in range(rounds):
-                progress(f"round {turn + 1} of {rounds}")
-                for streams in (True, False) if turn % 2 else (False, True):
-                    counted = await told(url)
-                    rates[streams].append(await loaded(planes[streams], seconds, folder))
-                    if streams:
-                        await asyncio.sleep(FLUSHED)
-                        per_second.append(((await told(url))[0] - counted[0]) / seconds)
-            spent = cpu_seconds(child.pid) - spent
+async def beside(report: Report, starts: int, rounds: int) -> None:
+    """Envoy's rate with and without the stream; the sidecar's own cost, and what it has missed."""
+    compared, at_full = Compared(), Full()
+    for start in range(starts):
+        progress(f"Envoy {start + 1} of {starts}")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        async with Rig(WAYS, sidecar=("127.0.0.1", port)) as rig, streaming(rig.envoy.admin_port, port) as (pid, url):
+            await connected(url, rig)
+            before, spent = await told(url), cpu_seconds(pid)
+            compared.add(await rig.compare(rounds), "plain")
             await asyncio.sleep(SETTLED)
             after = await told(url)
-            held = statistics.median(per_second)
-            paced, came_paced, lost_paced = await at_a_rate(url, planes[True].port, 0.8 * held, 5.0)
-            memory = resident(child.pid) / 1e6
-        finally:
-            child.terminate()
-            await child.wait()
-    came, lost = after[0] - before[0], after[1] - before[1]
-    rows = [
-        [name, statistics.median(rates[streams]), 1e6 / statistics.median(rates[streams])]
-        for name, streams in (("plain", False), ("streaming", True))
-    ]
-    report.table("Envoy with a server that answers at once", ("Envoy", "requests per CPU second", "us a request"), rows)
-    shares = [100 * streaming / plain for streaming, plain in zip(rates[True], rates[False], strict=True)]
-    report.figure("request rate with the stream on", statistics.median(shares), "%", 88, "at least", headline=True)
-    report.figure("all of the sidecar's CPU per entry", 1e6 * spent / came, "us")
-    report.figure(f"lost of {came:,.0f} entries at full load", lost, "")
+            at_full.add(after[0] - before[0], after[1] - before[1], cpu_seconds(pid) - spent)
+            if start == starts - 1:
+                held = await rig.rate("streaming", 3.0)
+                await asyncio.sleep(SETTLED)
+                paced, came, lost = await at_a_rate(url, rig.ports["streaming"], 0.8 * held, 5.0)
+                memory = resident(pid) / 1e6
+    report.table(f"One worker of Envoy, {starts} starts", COLUMNS, compared.rows())
+    report.figure("request rate with the stream on", compared.share("streaming"), "%", 88, "at least", headline=True)
+    report.figure("all of the sidecar's CPU per entry", 1e6 * at_full.cpu / at_full.came, "us")
+    report.figure(f"lost of {at_full.came:,.0f} entries at full load", at_full.lost, "")
     rate = f"{paced['sent']:,} requests at {0.8 * held:,.0f}/s, 80 % of what it held"
-    report.figure(f"lost or missing of {rate}", max(lost_paced, paced["sent"] - came_paced), "", 0, headline=True)
+    report.figure(f"lost or missing of {rate}", max(lost, paced["sent"] - came), "", 0, headline=True)
     report.figure("failed of them", paced["failed"], "", 0)
     report.figure("late by more than all connections", paced["late"], "")
     report.figure("memory of the sidecar", memory, "MB", 80)
+
+
+@dataclass
+class Full:
+    """What came of full load: entries, those lost, seconds of the sidecar's CPU."""
+
+    came: float = 0.0
+    lost: float = 0.0
+    cpu: float = 0.0
+
+    def add(self, came: float, lost: float, cpu: float) -> None:
+        self.came, self.lost, self.cpu = self.came + came, self.lost + lost, self.cpu + cpu
+
+
+@asynccontextmanager
+async def streaming(admin_port: int, port: int) -> AsyncIterator[tuple[int, str]]:
+    """The sidecar as users start it, on the core of the load: its process id, and where it answers."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "headgate", "sidecar", "--envoy", f"http://127.0.0.1:{admin_port}"),
+        *("--listen", "127.0.0.1:0", "--stream", f"127.0.0.1:{port}"),
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    os.sched_setaffinity(child.pid, cores()[0])
+    try:
+        assert child.stderr is not None
+        await child.stderr.readline()
+        yield child.pid, f"http://{(await child.stderr.readline()).decode().split()[-1]}"
+    finally:
+        child.terminate()
+        await child.wait()
+
+
+async def connected(url: str, rig: Rig) -> None:
+    """Until entries come, for Envoy connects when it has one to tell; and until what was lost before is known."""
+    async with asyncio.timeout(30):
+        while not (await told(url))[0]:
+            await rig.rate("streaming")
+            await asyncio.sleep(0.3)
+    await asyncio.sleep(SETTLED)
 
 
 async def at_a_rate(url: str, port: int, rate: float, seconds: float) -> tuple[dict[str, int], float, float]:
     """What was sent, how many entries came of it, and how many were told as lost."""
     before = await told(url)
     with Child.script("paced.py", port, "m.example", rate, seconds, CONNECTIONS * 4) as load:
+        os.sched_setaffinity(load.pid, cores()[0])
         sent = await asyncio.to_thread(load.hear, "done", seconds + 30)
     await asyncio.sleep(SETTLED)
     after = await told(url)
@@ -171,7 +179,7 @@ def main() -> int:
     rows = [[name, size, each] for name, (each, size) in costs.items()]
     report.table("Python per entry", ("entry", "bytes", "us of CPU"), rows)
     report.figure("Python per entry", costs["as it is"][0], "us", 3, headline=True)
-    asyncio.run(beside(report, 6 if options.quick else 30, 0.5))
+    asyncio.run(beside(report, *((2, 30) if options.quick else (6, 60))))
     return report.close(options.json)
 
 

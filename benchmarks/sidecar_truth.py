@@ -24,9 +24,9 @@ from typing import Any
 import aiohttp
 
 from benchmarks.child import Child
+from benchmarks.listeners import MANIFEST, MODEL
 from benchmarks.plane import Plane, rollouts
 from benchmarks.report import ROOT, Report, arguments, machine, progress
-from benchmarks.sidecar_overhead import MANIFEST, MODEL
 from sidecar.metrics.totals import Times
 from xds.bootstrap import SECONDS
 from xds.ir import Gateway, Listener, Stream

@@ -1,13 +1,7 @@
-"""The swarm of simulated Envoys (swarm.c) as an object: compile once, start, command, stop.
-
-It needs a C compiler, because a Python client would be slower than the server it is to measure.
-"""
+"""The swarm of simulated Envoys (swarm.c) as an object: start, command, stop."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -16,23 +10,8 @@ from typing import Any
 from benchmarks.child import Child
 from xds.varint import delimited
 
-SOURCE = Path(__file__).with_name("swarm.c")
 NODE_BYTES = 61_000
 """What Envoy 1.40 sends on its first request: 516 extensions that a control plane does not need."""
-
-
-class NoCompiler(RuntimeError):
-    """There is no C compiler on this machine."""
-
-
-def compile_swarm(folder: Path) -> Path:
-    """Build the swarm into `folder`, with $CC or the first of cc, gcc and clang."""
-    compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
-    if compiler is None:
-        raise NoCompiler("this benchmark compiles a small C client: install cc, gcc or clang, or name one in CC")
-    binary = folder / "swarm"
-    subprocess.run([compiler, "-O2", "-o", str(binary), str(SOURCE)], check=True, timeout=120)
-    return binary
 
 
 def node(cluster: str, padding: int = NODE_BYTES) -> bytes:

@@ -24,13 +24,13 @@ def test_help_says_what_is_measured_and_which_options_there_are(name):
     assert "Envoy" in done.stdout
 
 
-def test_without_a_compiler_the_swarm_says_what_to_install(monkeypatch, tmp_path):
-    from benchmarks.swarm import NoCompiler, compile_swarm
+def test_without_a_compiler_it_is_said_what_to_install(monkeypatch, tmp_path):
+    from benchmarks.compiled import NoCompiler, compiled
 
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoCompiler, match="install cc, gcc or clang"):
-        compile_swarm(tmp_path)
+        compiled("swarm", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "rate"])
@@ -48,11 +48,12 @@ def test_the_target_of_known_times_answers_as_it_says(tmp_path):
     import shutil
     import socket
 
-    from benchmarks.load_tools import compile_target, target
+    from benchmarks.compiled import compiled
+    from benchmarks.load_tools import target
 
     if not (os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))):
         pytest.skip("no C compiler")
-    binary = compile_target(tmp_path)
+    binary = compiled("load_target", tmp_path)
     with target(binary, "mix", seed=7) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi" * 200)
