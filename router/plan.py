@@ -91,7 +91,8 @@ def plan(
     """
     wanted = wishes(rollout)
     ready, sites = observed.ready, {one.name: one.site for one in observed.versions}
-    arms = {wish.name: _Arm(rollout, wish.version, sites[wish.name]) for wish in wanted}
+    alone = plugins.backend_plugins is not None
+    arms = {wish.name: _Arm(rollout, wish.version, sites[wish.name], alone) for wish in wanted}
     points = share({wish.name: wish.weight for wish in wanted}, ready, rollout.primary.name)
     versions = tuple(_version_plan(wish, observed, points) for wish in wanted)
     why = (*sentences(wanted, observed, points, rollout), *plugins.why)
@@ -180,12 +181,12 @@ def _weighted_routes(
 class _Arm:
     """Where one version's requests go and what is changed in them: its manifest's words first, then the cluster's."""
 
-    def __init__(self, rollout: ModelRollout, version: Version, site: Site | None) -> None:
+    def __init__(self, rollout: ModelRollout, version: Version, site: Site | None, alone: bool) -> None:
         self._version = version
         found = site or Site(True, "")
         rewrite = version.rewrite or Rewrite()
         self.protocol = version.protocol or _said(rollout.spec.protocol) or found.protocol or Protocol.AUTO
-        self.backend = cluster_name(rollout, version, self.protocol, placed=site is not None)
+        self.backend = cluster_name(rollout, version, self.protocol, alone=alone or site is not None)
         self.dns = found.dns if site else version.backend.dns
         self._host = rewrite.host or found.host_rewrite
         self._path = rewrite.path or found.path_rewrite
@@ -219,12 +220,13 @@ def _said(protocol: Protocol) -> Protocol | None:
     return None if protocol is Protocol.AUTO else protocol
 
 
-def cluster_name(rollout: ModelRollout, version: Version, protocol: Protocol, *, placed: bool) -> str:
+def cluster_name(rollout: ModelRollout, version: Version, protocol: Protocol, *, alone: bool) -> str:
     """The version's cluster; a shared server's name tells all that makes its cluster, so that models can share it.
 
-    Not in Kubernetes (`placed`): there, what is in flight is counted per version before one is taken away.
+    Not those that have to stay `alone`: in Kubernetes, what is in flight is counted per version before one is taken
+    away; and plugins at a backend are the model's own, and tell versions apart by their clusters.
     """
-    if version.backend.shared is None or placed:
+    if version.backend.shared is None or alone:
         return f"{rollout.key}/{version.name}"
     servers = sorted(endpoint_text(one) for one in version.backend.servers(rollout.metadata.namespace))
     connect = rollout.spec.timeouts.connect

@@ -55,7 +55,7 @@ def cluster(model: str, backend: ir.Backend, rewritten: bool = False, plugins: i
     """Return the cluster. One that belongs to the model alone says so in its metadata, for access logs.
 
     `rewritten`: it receives copies that bring a path of their own (see `xds.translate_rewrite`). `plugins` see what
-    goes to the model's own clusters; one that several models share has none.
+    goes to it; a cluster that several models share has none, so a model with plugins there shares none.
     """
     owner, _, version = backend.name.rpartition("/")
     filters = backend_filter(plugins, backend.name) if plugins is not None and owner == model else b""

@@ -70,6 +70,8 @@ CHAIN: dict[str, dict[str, Any]] = {
     "misplaced": {"plugin": "telling.py:Beyond"},
     "tell-backend": {"plugin": "telling.py:Tell", "at": "backend"},
 }
+SHARING = ("shadow", "cache")
+"""Models that say that they share their servers with others."""
 BESIDE = {"redact": ["tell"], "shadow": ["tell-backend"]}
 """What else runs for the model of a plugin."""
 
@@ -184,6 +186,7 @@ async def shadow(scene: Scene) -> None:
     assert scene.count("shadow_score_drift", live="v1", shadow="v2") > 0
     reached = scene.reached("shadow")
     assert {(who, sent["x-sent-to"]) for who, sent in reached} == {("v1", "v1"), ("v2", "v2")}
+    assert {(who, sent.get("mm-vmodel-id")) for who, sent in reached} == {("v1", "v1"), ("v2", "v2")}
     ids = {who: {sent["x-request-id"] for version, sent in reached if version == who} for who in SCORES}
     assert ids["v1"] == ids["v2"]
 
@@ -225,7 +228,9 @@ def configured(scene: Scene) -> list[dict[str, Any]]:
 def manifest(scene: Scene, name: str) -> str:
     wanted = [{"name": one} for one in (name, *BESIDE.get(name, ()))]
     large = [{"headers": [{"name": "x-headgate-model", "exact": "large"}]}]
-    versions = [{"name": who, "backend": {"endpoints": [at]}} for who, at in scene.upstream.items()]
+    at = {who: {"endpoints": [one]} for who, one in scene.upstream.items()}
+    backends = {who: {"shared": one} for who, one in at.items()} if name in SHARING else at
+    versions = [{"name": who, "backend": one} for who, one in backends.items()]
     versions[1] |= {"mirror": {"percent": 100}} if name == "shadow" else {"match": large}
     spec = {"hosts": [f"{name}.test"], "versions": versions, "plugins": wanted}
     versions[0]["weight"] = 1

@@ -9,10 +9,23 @@ from hypothesis import strategies as st
 from router.health import Health
 from router.manifests import parse
 from router.observe import observe
-from router.plan import Planned, plan
+from router.plan import NO_PLUGINS, Planned, plan
+from router.plugins import Chosen
 from router.schema import ModelRollout, Strategy
 from router.step import RolloutState, step
-from xds.ir import Endpoint, HeaderMatch, Match, ModelPlan, Protocol, StringMatch, Target
+from xds.ir import (
+    Endpoint,
+    HeaderMatch,
+    Match,
+    ModelPlan,
+    Plugin,
+    PluginHost,
+    PluginPlace,
+    Plugins,
+    Protocol,
+    StringMatch,
+    Target,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden/plan"
 
@@ -38,7 +51,7 @@ def rollout(*versions: dict, **spec) -> ModelRollout:
     )
 
 
-def planned(one: ModelRollout, *ready: str) -> Planned:
+def planned(one: ModelRollout, *ready: str, plugins: Chosen = NO_PLUGINS) -> Planned:
     """The plan when these versions answer their probes and all others refuse the connection."""
     health = {
         (version.name, endpoint): Health(
@@ -48,11 +61,11 @@ def planned(one: ModelRollout, *ready: str) -> Planned:
         for endpoint in version.backend.servers("ml")
     }
     observed = observe(one, health)
-    return plan(one, observed, step(one, observed, RolloutState(), now=0.0), one.spec.hosts)
+    return plan(one, observed, step(one, observed, RolloutState(), now=0.0), one.spec.hosts, plugins=plugins)
 
 
-def traffic(one: ModelRollout, *ready: str) -> ModelPlan:
-    found = planned(one, *ready).plan
+def traffic(one: ModelRollout, *ready: str, plugins: Chosen = NO_PLUGINS) -> ModelPlan:
+    found = planned(one, *ready, plugins=plugins).plan
     assert found is not None
     return found
 
@@ -212,6 +225,20 @@ def test_versions_on_a_shared_server_share_one_cluster_and_differ_by_header():
     assert [(target.version, target.set_request_headers) for target in found.routes[0].targets] == [
         ("v2", (("mm-vmodel-id", "v2"),)),
         ("v1", (("mm-vmodel-id", "v1"),)),
+    ]
+
+
+def test_a_model_with_plugins_at_its_backends_shares_no_cluster():
+    shared = {"backend": {"shared": {"endpoints": ["10.0.0.9:8033"]}}}
+    chain = Plugins(PluginHost.EMBEDDED, (Plugin("shadow", "shadow.py", at=PluginPlace.BACKEND),))
+    one = rollout(shared, shared, strategy="mirror", protocol="h2c")
+    found = traffic(one, "v1", "v2", plugins=Chosen(backend_plugins=chain))
+    assert [one.name for one in found.backends] == [f"ml/iris/{name}" for name in ("v1", "v2", "v2~shadow")]
+    assert {one.endpoints for one in found.backends} == {(Endpoint("10.0.0.9", 8033),)}
+    (route,) = found.routes
+    assert [one.set_request_headers for one in (*route.targets, *route.mirrors)] == [
+        (("mm-vmodel-id", "v1"),),
+        (("mm-vmodel-id", "v2"),),
     ]
 
 
