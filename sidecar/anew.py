@@ -41,8 +41,12 @@ def fresh(kind: type[Plugin]) -> type[Plugin]:
         sys.modules[spec.name] = old
         raise
     package, _, name = spec.name.rpartition(".")
-    if package in sys.modules:
-        setattr(sys.modules[package], name, module)
+    if package in sys.modules:  # which would keep the old one, by its name and by what it has imported from it
+        names = vars(sys.modules[package])
+        for key, one in list(names.items()):
+            if key in vars(module) and one is vars(old).get(key) and not key.startswith("__"):
+                names[key] = vars(module)[key]
+        names[name] = module
     return found
 
 

@@ -86,7 +86,7 @@ class Bench:
     def __init__(self, folder: Path, **entry: Any) -> None:
         (folder / "leaky.py").write_text(LEAKY)
         (folder / "good.py").write_text(GOOD)
-        loaded = load([{"plugin": "leaky.py", **entry}, {"plugin": "good.py"}], folder)
+        loaded = load([{"plugin": "leaky.py"} | entry, {"plugin": "good.py"}], folder)
         assert loaded.faults == ()
         assert loaded.pipeline is not None
         self.pipeline = loaded.pipeline
@@ -176,6 +176,37 @@ def test_what_may_not_be_left_out_refuses_requests_meanwhile(tmp_path: Path, cap
     bench.look()
     assert (bench.ask().status, bench.ask().body) == (503, b"plugin Leaky is suspended\n")
     assert "requests are refused" in caplog.text
+
+
+def test_a_plugin_of_a_package_gets_its_module_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced: None
+) -> None:
+    package = tmp_path / "a_package_of_plugins"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .leaky import Leaky")
+    (package / "leaky.py").write_text(LEAKY)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    try:
+        bench = Bench(tmp_path, plugin="a_package_of_plugins:Leaky", config={"word": "hi"})
+        old = sys.modules["a_package_of_plugins.leaky"]
+        for _ in range(4):
+            bench.ask("module")
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+        bench.look()
+        new = sys.modules["a_package_of_plugins.leaky"]
+        package_now = sys.modules["a_package_of_plugins"]
+        assert (package_now.leaky, package_now.Leaky) == (new, new.Leaky)
+        assert (type(bench.leaky.plugin), type(bench.leaky.plugin) is old.Leaky) == (new.Leaky, False)
+        del old
+        gc.collect()
+        assert held - tracemalloc.get_traced_memory()[0] > 7_000_000
+        bench.pass_time(31)
+        assert bench.ask().get("x-asked") == "hi 1"
+    finally:
+        for name in set(sys.modules) - before:
+            del sys.modules[name]
 
 
 def test_one_that_cannot_be_started_anew_keeps_nothing_and_is_tried_again(
