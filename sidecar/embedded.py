@@ -157,10 +157,17 @@ class Handler(Stream, Host):
         if name in _STRINGS:
             return self.string(_STRINGS[name])
         if name in ("model", "version", "namespace"):
-            return cluster_name.parts(self.string(_STRINGS["cluster"]) or "").get(name)
+            cluster = self.string(_STRINGS["cluster"]) or ""
+            if not cluster_name.is_shared(cluster):
+                return cluster_name.parts(cluster).get(name)
+            return cluster_name.of_shared(name, self.string(_STRINGS["route"]) or "", self._answered())
         if name == "request_time":
             return time.time() - (time.monotonic() - self.began)
         return None
+
+    def _answered(self) -> Headers:
+        """The headers of the response, none as long as there are none."""
+        return (self.chain or self._late()).response_headers_seen
 
     def set_metadata(self, namespace: str, key: str, value: Value) -> None:
         if value is not None:
@@ -278,6 +285,9 @@ class LeanHandler(Lean, Handler):
     def over(self) -> None:
         self.contexts = None
         super().over()
+
+    def _answered(self) -> Headers:
+        return self.response_headers_seen if self.chain is None and self.contexts is not None else super()._answered()
 
     def _late(self) -> Chain:
         return super()._late() if self.contexts is None else self.whole()

@@ -113,8 +113,15 @@ class Exchange(Host):
                 return (host if colon else value).strip("[]")
             return route_name.read(value).name if name == "route" and isinstance(value, str) else value
         if name in ("model", "version", "namespace"):
-            return cluster_name.parts(str(self.property("cluster") or "")).get(name)
+            cluster = str(self.property("cluster") or "")
+            if not cluster_name.is_shared(cluster):
+                return cluster_name.parts(cluster).get(name)
+            return cluster_name.of_shared(name, str(self._attribute(ATTRIBUTES["route"]) or ""), self._answered())
         return self._since if name == "request_time" else None
+
+    def _answered(self) -> Headers:
+        """The headers of the response, none as long as there are none."""
+        return HeaderList() if self.chain is None else self.chain.response_headers_seen
 
     def set_metadata(self, namespace: str, key: str, value: Value) -> None:
         if self._metadata is None:

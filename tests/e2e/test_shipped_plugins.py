@@ -70,7 +70,7 @@ CHAIN: dict[str, dict[str, Any]] = {
     "misplaced": {"plugin": "telling.py:Beyond"},
     "tell-backend": {"plugin": "telling.py:Tell", "at": "backend"},
 }
-SHARING = ("shadow", "cache")
+SHARING = ("shadow", "cache", "tokens", "stamp")
 """Models that say that they share their servers with others."""
 BESIDE = {"redact": ["tell"], "shadow": ["tell-backend"]}
 """What else runs for the model of a plugin."""
