@@ -394,12 +394,20 @@ class _Http(ProxyHost):
     async def _send(self, out: Out) -> None:
         if out.headers is not None:
             self.response = _response(out.headers.items())
+            if self._may_have_trailers():
+                self.response.force_close()
             self.code = self.response.status
             self.first = self.now()
             await self._within(self.response.prepare(self.request))
         if out.data and self.response is not None:
             self.sent += len(out.data)
             await self._within(self.response.write(out.data))
+
+    def _may_have_trailers(self) -> bool:
+        """aiohttp's parser in C (3.14.5) takes a request's last trailer for a header of the next one on the connection,
+        which may be another user's where something in front of us joins them. So there is no next one.
+        """
+        return "transfer-encoding" in self.request.headers
 
     async def _reply(self, reply: Reply) -> web.StreamResponse:
         pairs = [(":status", str(reply.status)), *reply.headers]
@@ -408,8 +416,8 @@ class _Http(ProxyHost):
         length = [] if reply.status in (204, 304) else [("content-length", str(len(reply.body)))]
         response = _response((*(pair for pair in pairs if pair[0] != "content-length"), *length))
         self.response, self.code, self.first = response, reply.status, self.now()
-        if not self.request.content.at_eof():
-            response.force_close()  # nobody will read the rest of the request
+        if self._may_have_trailers() or not self.request.content.at_eof():
+            response.force_close()  # nobody will read the rest of the request, or may
         await self._within(response.prepare(self.request))
         if self.request.method != "HEAD" and length:
             self.sent += len(reply.body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -179,6 +180,37 @@ def test_a_connection_is_kept_alive() -> None:
                 )
                 assert json.loads(await reader.readexactly(length))["body"] == "ab"
             writer.close()
+
+    asyncio.run(go())
+
+
+def test_trailers_of_http1_are_dropped_and_never_become_headers_of_the_next_request() -> None:
+    """aiohttp tells nobody of them, but would tell the last one with the next request on the connection."""
+    body, received = b"2\r\nab\r\n0\r\n", []
+
+    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                received.append(await reader.readuntil(b"0\r\n\r\n"))
+                head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n"
+                writer.write(head + body + b"x-sum: 1\r\n\r\n")
+        writer.close()
+
+    async def go() -> None:
+        async with await asyncio.start_server(upstream, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with bench(echo, upstream=f"http://127.0.0.1:{port}") as there:
+                asking = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n"
+                for _ in range(2):
+                    reader, writer = await there.raw((asking + body + b"X-Sum: 2\r\n\r\n") * 2)
+                    head, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+                    assert head.startswith(b"HTTP/1.1 200")
+                    assert b"trailer" not in head.lower()
+                    assert b"connection: close" in head.lower()
+                    assert rest == body + b"\r\n"
+                    writer.close()
+        assert len(received) == 2
+        assert not any(b"sum" in one.lower() for one in received)
 
     asyncio.run(go())
 
