@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sidecar import route_name
+from sidecar.cluster_name import is_shared
 
 PATH = "/stats?format=json&histogram_buckets=cumulative&filter=" + quote(r"^headgate\.|^server\.uptime$")
 """Where all that is found, and little else."""
@@ -177,7 +178,7 @@ def _mirror(cluster: str) -> Key | None:
     if found is None:
         return None
     parts = found[1].split("/")
-    if len(parts) != 3 or parts[0] == "shared":
+    if len(parts) != 3 or is_shared(cluster):
         return Key("", "", "", "mirror")
     namespace, model, version = map(_short, parts)
     return Key(namespace, model, version, "mirror")

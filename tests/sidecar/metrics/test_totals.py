@@ -70,6 +70,7 @@ def test_a_request_is_its_versions(joined, key):
             Stat("requests", V1._replace(version="v2"), Outcome("200", "14")),
         ),
         ("duration.by.~copy|shared/10.0.0.1:80/auto~shadow|", Stat("duration", Key("", "", "", "mirror"))),
+        ("duration.by.~copy|shared/iris/v2~shadow|", Stat("duration", Key("shared", "iris", "v2", "mirror"))),
     ],
 )
 def test_a_copy_is_told_apart(name, expected):
