@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 Pairs = tuple[tuple[str, str], ...]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _PSEUDO = frozenset({":method", ":path", ":authority", ":scheme", ":status"})
-_FORBIDDEN = re.compile(r"[\x00\r\n]")
+is_forbidden = re.compile(r"[\x00\r\n]").search  # in a value
 
 
 class Headers(ABC):
@@ -129,6 +130,11 @@ def checked_name(name: str) -> str:
     """The name in lower case, or why it cannot be one."""
     if not isinstance(name, str):
         raise TypeError(f"a header's name is a str, not {type(name).__name__}")
+    return _lower(name)
+
+
+@lru_cache(1024)  # plugins use the same few names again and again
+def _lower(name: str) -> str:
     name = name.lower()
     if name not in _PSEUDO and not _NAME.match(name):
         raise ValueError(f"{name!r} cannot be the name of a header")
@@ -139,6 +145,6 @@ def checked_value(name: str, value: str) -> str:
     """The value, or why it cannot be one."""
     if not isinstance(value, str):
         raise TypeError(f"header {name!r}: a value is a str, not {type(value).__name__}")
-    if _FORBIDDEN.search(value):
+    if is_forbidden(value):
         raise ValueError(f"header {name!r}: a value holds no line break and no NUL")
     return value

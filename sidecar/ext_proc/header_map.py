@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from sidecar.ext_proc import wire
-from sidecar.headers import HeaderList
+from sidecar.headers import HeaderList, checked_name, checked_value, is_forbidden
 
 
 class WireHeaders(HeaderList):
@@ -32,14 +33,23 @@ class WireHeaders(HeaderList):
     def get(self, name: str, default: str = "") -> str:
         if self._raw is None:
             return super().get(name, default)
-        name = name.lower()
-        if name in self._over:
+        key = _key(name)
+        if self._over and (name := name.lower()) in self._over:
             return self._over[name]
-        key = name.encode("utf-8", "surrogateescape")
         for one in self._raw.headers:
             if one.key == key:
                 return str(one.raw_value or one.value, "utf-8", "surrogateescape")
         return default
+
+    def set(self, name: str, value: str) -> None:
+        name = checked_name(name)
+        if self._raw is None:
+            super().set(name, value)
+            return
+        if type(value) is not str or is_forbidden(value):
+            value = checked_value(name, value)
+        self._touched[name] = None
+        self._over[name] = value
 
     def changes(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         touched = self._touched
@@ -51,9 +61,18 @@ class WireHeaders(HeaderList):
         pairs = self._pairs
         return tuple([(name, tuple([value for one, value in pairs if one == name])) for name in touched])
 
-    def _set(self, name: str, value: str) -> None:
-        if self._raw is None:
-            super()._set(name, value)
-        else:
-            self._touched[name] = None
-            self._over[name] = value
+    def mutation(self) -> bytes:
+        """`changes`, encoded."""
+        if not self._touched or self._raw is None:
+            return wire.mutation(self.changes())
+        touched, over = self._touched, self._over
+        self._touched = {}
+        text = b""
+        for name in touched:
+            text += wire.put(name, over[name])
+        return text
+
+
+@lru_cache(1024)
+def _key(name: str) -> bytes:
+    return name.lower().encode("utf-8", "surrogateescape")

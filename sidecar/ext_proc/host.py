@@ -50,6 +50,7 @@ class Exchange(Host):
     chain: Chain | None = None
     _metadata: dict[str, dict[str, Value]] | None = None
     _timer: TimerHandle | None = None
+    _attributes: tuple[Any, ...] = ()  # messages with attributes, or what was read of them
     _observing = False
     _over = False  # nothing more is to be answered
     _first = True
@@ -60,7 +61,6 @@ class Exchange(Host):
         self._pipeline = plugins.pipeline
         self._stream = stream
         self._flush = flush
-        self._attributes: list[Any] = []  # messages with attributes, and what was read of them
         self._since = time.time()
         self._prepare()
 
@@ -73,7 +73,7 @@ class Exchange(Host):
         try:
             question, what, request = wire.parse(data)
             if request.attributes:
-                self._attributes.append(request)
+                self._attributes = (*self._attributes, request)
             self._asked_for(question, what, request)
         except wire.Malformed as error:
             self.application.malformed += 1
@@ -81,9 +81,13 @@ class Exchange(Host):
             self._over = True
             self._stream.finish(INVALID_ARGUMENT, str(error))
         except Exception:
-            _log.exception("a request could not be given to the plugins")
-            self._over = True
-            self._stream.finish(INTERNAL, "see the log of the plugins' server")
+            self._failed()
+
+    def _failed(self) -> None:
+        """A fault of our own, which is being handled."""
+        _log.exception("a request could not be given to the plugins")
+        self._over = True
+        self._stream.finish(INTERNAL, "see the log of the plugins' server")
 
     def half_closed(self) -> None:
         """Envoy has asked all it wanted to."""
@@ -380,9 +384,8 @@ class Exchange(Host):
 
     def _attribute(self, name: str) -> Value:
         found: Value = None
-        for at, one in enumerate(self._attributes):
-            if type(one) is not dict:
-                one = self._attributes[at] = wire.attributes(one)
+        self._attributes = tuple(one if type(one) is dict else wire.attributes(one) for one in self._attributes)
+        for one in self._attributes:
             found = one.get(name, found)  # the later one knows better
         return found
 

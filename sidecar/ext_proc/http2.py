@@ -31,6 +31,7 @@ _LAST = 2**31 - 1
 _BLOCK = 65_536  # bytes of a block of headers
 _FRAMES_OF_A_BLOCK = 8  # each of them may be empty
 _CACHED = 64
+_EARLY = 12  # pieces that are to be sent although more has come that is not read yet: four or five answers
 _DRAINING = b"headgate"  # the ping whose answer tells that the peer knows that we leave
 
 # ":status: 200" and "content-type: application/grpc"; "grpc-status: 0". Nothing of it goes into the peer's tables.
@@ -73,7 +74,7 @@ class Stream:
     """One call of a method. `send` and `finish` may be called at any time; after its end they do nothing."""
 
     __slots__ = (
-        *("_begun", "_connection", "_credit", "_handler", "_last", "_part", "_unsent"),
+        *("_begun", "_connection", "_credit", "_handler", "_last", "_part", "_unsent", "_window"),
         *("id", "metadata", "open", "reading"),
     )
 
@@ -85,9 +86,10 @@ class Stream:
         self._connection = connection
         self._handler: Handler | None = None
         self._begun = False
-        self._part = bytearray()  # of a message that has not come whole
+        self._part: bytes | bytearray = b""  # of a message that has not come whole
         self._credit = 0  # bytes that came and of which the peer has not been told that there is room again
         self._unsent = b""
+        self._window = connection._first_window  # what we may send
         self._last: bytes | None = None  # the trailers, when they have to wait for what is unsent
 
     def send(self, message: bytes) -> None:
@@ -99,6 +101,27 @@ class Stream:
             self._begun = True
             connection.write(HEADERS, END_HEADERS, self.id, _BEGIN)
         connection.send_data(self, b"\x00" + len(message).to_bytes(4, "big") + message)
+
+    def answer(self, framed: bytes, last: bool) -> None:
+        """`send` of a message that has its five bytes before it, and `finish` if it is the last: nearly all there is
+        to say to Envoy, therefore in one go when nothing is in its way."""
+        connection, size = self._connection, len(framed)
+        held = self._unsent or size > self._window or size > connection._window or size > connection._frame
+        if held or not self.open or self._last is not None:
+            self.send(framed[5:])
+            if last:
+                self.finish()
+            return
+        self._window -= size
+        connection._window -= size
+        out = connection._out
+        if not self._begun:
+            self._begun = True
+            out.append(_HEADER(_BEGIN_SIZE, END_HEADERS, self.id) + _BEGIN)
+        out.append(_HEADER(size << 8, 0, self.id) + framed)
+        if last:
+            out.append(_HEADER(_OK_SIZE, END_HEADERS | END_STREAM, self.id) + _OK)
+            connection._gone(self)
 
     def finish(self, status: int = OK, message: str = "") -> None:
         """End the stream with a gRPC status."""
@@ -128,9 +151,16 @@ class Connection:
     """`receive` what came, `take` what is to be sent. `open` makes the handler of a stream by its path, if there is
     such a method."""
 
-    def __init__(self, open: Open, limits: Limits | None = None, metadata: bytes = b"") -> None:
+    def __init__(
+        self,
+        open: Open,
+        limits: Limits | None = None,
+        metadata: bytes = b"",
+        early: Callable[[], None] = lambda: None,
+    ) -> None:
         self.limits = limits or Limits()
         self._metadata = metadata
+        self._early = early
         self.closed = False
         self.broken = False  # closed, and not because all was done
         self.draining = False
@@ -147,7 +177,6 @@ class Connection:
         self._block: tuple[int, int, bytes, int] | None = None  # a block of headers that is not complete
         self._received = 0  # bytes of the connection's window that have not been given back
         self._window = _WINDOW  # what we may send
-        self._windows: dict[int, int] = {}  # the same by stream, where it differs from _first_window
         self._first_window = _WINDOW
         self._frame = _FRAME
         self._waiting: dict[int, Stream] = {}  # streams with something unsent
@@ -159,6 +188,8 @@ class Connection:
             struct.pack(">HIHIHI", 3, self.limits.streams, 4, window, 6, _BLOCK),
         )
         self._room = max(16 * window, _WINDOW)  # of all streams together
+        self._give = self._room // 4  # from so many bytes on they are given back
+        self._stream_room, self._stream_give = window, window // 2
         if self._room > _WINDOW:
             self.write(WINDOW_UPDATE, 0, 0, (self._room - _WINDOW).to_bytes(4, "big"))
 
@@ -216,8 +247,7 @@ class Connection:
     def send_data(self, stream: Stream, data: bytes) -> None:
         """Send so much of it as the peer takes, and keep the rest."""
         size = len(data)
-        window = self._windows.get(stream.id, self._first_window)
-        if stream._unsent or size > window or size > self._window or size > self._frame:
+        if stream._unsent or size > self.room(stream):
             if not self._hold(stream, size):
                 return
             stream._unsent += data
@@ -225,13 +255,17 @@ class Connection:
             self._flush(stream)
             return
         self._window -= size
-        self._windows[stream.id] = window - size
+        stream._window -= size
         self._out.append(_HEADER(size << 8, 0, stream.id) + data)
+
+    def room(self, stream: Stream) -> int:
+        """Bytes that can go into one frame of it now."""
+        return min(stream._window, self._window, self._frame)
 
     def give_credit(self, stream: Stream, size: int) -> None:
         """So many bytes of the stream have been dealt with."""
         stream._credit += size
-        if stream._credit >= self.limits.window // 2 and stream.reading and stream.open:
+        if stream._credit >= self._stream_give and stream.reading and stream.open:
             self.write(WINDOW_UPDATE, 0, stream.id, stream._credit.to_bytes(4, "big"))
             stream._credit = 0
 
@@ -253,30 +287,49 @@ class Connection:
             at, self._begun = len(PREFACE), True
         end = len(data)
         while end - at >= 9:
-            size_and_kind, flags, stream = _READ(data, at)
-            size, kind, stream = size_and_kind >> 8, size_and_kind & 255, stream & _LAST
+            size_and_kind, flags, id = _READ(data, at)
+            size, kind, id = size_and_kind >> 8, size_and_kind & 255, id & _LAST
             if size > _FRAME:
                 raise Broken(FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-            if end - at - 9 < size:
+            begin = at + 9
+            if end - begin < size:
                 break
-            payload = data[at + 9 : at + 9 + size]
-            at += 9 + size
-            if self._block is not None and (kind != CONTINUATION or stream != self._block[0]):
+            at = begin + size
+            if self._block is not None and (kind != CONTINUATION or id != self._block[0]):
                 raise Broken(PROTOCOL_ERROR, "something else among the frames of a block of headers")
-            if kind == DATA:
-                self._data(flags, stream, payload)
-            elif kind <= CONTINUATION:
-                _FRAMES[kind](self, flags, stream, payload)
+            if kind == HEADERS and flags == END_HEADERS:
+                self._headers_complete(id, flags, data[begin:at])
+            elif kind != DATA:
+                if kind <= CONTINUATION:
+                    _FRAMES[kind](self, flags, id, data[begin:at])
+            elif flags or not self._message(id, data, begin, size):
+                self._data(flags, id, data[begin:at])
             if self.closed:
                 return
+            if len(self._out) >= _EARLY:
+                self._early()
         self._in = data[at:]
+
+    def _message(self, id: int, data: bytes, begin: int, size: int) -> bool:
+        """A frame that is one message, as nearly all of Envoy's are. False when it is something else."""
+        stream = self.streams.get(id)
+        if stream is None or stream._part or size < 5 or _PREFIX(data, begin) != (0, size - 5):
+            return False
+        received, credit = self._received + size, stream._credit + size
+        if received >= self._give or credit > self._stream_room:
+            return False
+        self._received, stream._credit = received, credit
+        stream._handler.message(data[begin + 5 : begin + size])  # type: ignore[union-attr]
+        if credit >= self._stream_give:
+            self.give_credit(stream, 0)
+        return True
 
     def _data(self, flags: int, id: int, data: bytes) -> None:
         size = len(data)
         self._received += size
         if self._received > self._room:
             raise Broken(FLOW_CONTROL_ERROR, "more than the connection's window")
-        if self._received >= self._room // 4:
+        if self._received >= self._give:
             self.write(WINDOW_UPDATE, 0, 0, self._received.to_bytes(4, "big"))
             self._received = 0
         if flags & PADDED:
@@ -286,7 +339,7 @@ class Connection:
             if id > self._last_id or id % 2 == 0:
                 raise Broken(PROTOCOL_ERROR, f"data of stream {id}, which has not begun")
             return  # it ended here before the peer knew
-        if stream._credit + size > self.limits.window:
+        if stream._credit + size > self._stream_room:
             raise Broken(FLOW_CONTROL_ERROR, f"more than the window of stream {id}")
         handler = stream._handler
         if stream._part:
@@ -307,6 +360,8 @@ class Connection:
         if not self._hold(stream, len(data)):
             return
         part = stream._part
+        if not isinstance(part, bytearray):
+            part = stream._part = bytearray()
         part += data
         at, end = 0, len(part)
         while end - at >= 5 and stream.open:
@@ -362,7 +417,7 @@ class Connection:
 
     def _headers_complete(self, id: int, flags: int, block: bytes) -> None:
         path, metadata = self._cache.get(block) or self._decoded(block)
-        stream = self.streams.get(id)
+        stream = self.streams.get(id) if id <= self._last_id else None
         if stream is not None:
             if not flags & END_STREAM:
                 raise Broken(PROTOCOL_ERROR, f"headers of stream {id} for the second time")
@@ -425,8 +480,8 @@ class Connection:
             if key == 4:
                 if value > _LAST:
                     raise Broken(FLOW_CONTROL_ERROR, "a window that cannot be")
-                for stream in self._windows:
-                    self._windows[stream] += value - self._first_window
+                for stream in self.streams.values():
+                    stream._window += value - self._first_window
                 self._first_window = value
             elif key == 5:
                 if not 16_384 <= value <= 16_777_215:
@@ -463,8 +518,8 @@ class Connection:
                 raise Broken(FLOW_CONTROL_ERROR, "a window that cannot be")
             self._flush_all()
         elif (stream := self.streams.get(id)) is not None:
-            window = self._windows[id] = self._windows.get(id, self._first_window) + more
-            if window > _LAST:
+            stream._window += more
+            if stream._window > _LAST:
                 self.write(RST_STREAM, 0, id, FLOW_CONTROL_ERROR.to_bytes(4, "big"))
                 self._gone(stream)
             elif stream._unsent:
@@ -489,17 +544,15 @@ class Connection:
 
     def _flush(self, stream: Stream) -> None:
         data, at = stream._unsent, 0
-        window = self._windows.get(stream.id, self._first_window)
         while at < len(data):
-            size = min(len(data) - at, window, self._window, self._frame)
+            size = min(len(data) - at, self.room(stream))
             if size <= 0:
                 break
             self._out.append(_HEADER(size << 8, 0, stream.id))
             self._out.append(data[at : at + size])
             at += size
-            window -= size
+            stream._window -= size
             self._window -= size
-        self._windows[stream.id] = window
         self.held -= at
         stream._unsent = data[at:]
         if not stream._unsent:
@@ -511,15 +564,16 @@ class Connection:
         if not stream.open:
             return
         stream.open = False
-        self.held -= len(stream._part) + len(stream._unsent)
-        stream._part, stream._unsent = bytearray(), b""
         self.streams.pop(stream.id, None)
-        self._windows.pop(stream.id, None)
-        self._waiting.pop(stream.id, None)
+        if stream._part or stream._unsent:
+            self.held -= len(stream._part) + len(stream._unsent)
+            stream._part = stream._unsent = b""
+            self._waiting.pop(stream.id, None)
         handler, stream._handler = stream._handler, None
         if handler is not None:
             handler.gone()
-        self._close_when_empty()
+        if self.draining:
+            self._close_when_empty()
 
     def _close_when_empty(self) -> None:
         if self.draining and not self.streams and not self.limits.streams:
@@ -571,6 +625,9 @@ def _status(status: int, message: str) -> bytes:
 
 _HEADER = struct.Struct(">IBI").pack
 _READ = struct.Struct(">IBI").unpack_from
+_PREFIX = struct.Struct(">BI").unpack_from  # of a message: whether it is compressed, and its length
+_BEGIN_SIZE: Final = len(_BEGIN) << 8 | HEADERS
+_OK_SIZE: Final = len(_OK) << 8 | HEADERS
 _FRAMES: Final = (
     Connection._data,
     Connection._headers,

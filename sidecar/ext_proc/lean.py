@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from sidecar.ext_proc.application import Application
 
 
+# After the headers come metadata, none, and at first how bodies are sent: not at all.
+_PLAIN = frozenset((b"", b"\x42\x00"))
+_PLAIN_FIRST = frozenset((b"\x5a\x00", b"\x42\x00\x5a\x00"))
+
+
 class LeanExchange(Lean, Exchange):
     """To be made when `plugins.lane` is there."""
 
@@ -42,7 +47,6 @@ class LeanExchange(Lean, Exchange):
         self._pipeline = plugins.pipeline
         self._stream = stream
         self._flush = flush
-        self._attributes: list[Any] = []
         self._since = time.time()
 
     def gone(self) -> None:
@@ -50,6 +54,25 @@ class LeanExchange(Lean, Exchange):
             self.whole()
         self.contexts = None  # which have us
         super().gone()
+
+    def message(self, data: bytes) -> None:
+        """The usual questions as Envoy usually puts them are read by no more than is needed."""
+        told = wire.usual(data) if self._brief and not self._over else None
+        if told is None or not self._is_plain(told):
+            super().message(data)
+            return
+        try:
+            self._answer_headers(told[0], WireHeaders(told[1]), told[2])
+        except Exception:
+            self._failed()
+
+    def _is_plain(self, told: tuple[int, Any, bool, bytes]) -> bool:
+        """Whether it is the question that usually comes next, and tells nothing besides."""
+        if self._request is not None:
+            return told[0] == wire.RESPONSE_HEADERS and told[3] in _PLAIN
+        return told[0] == wire.REQUEST_HEADERS and (
+            told[3] in _PLAIN or (told[3] in _PLAIN_FIRST and not self._plugins.always)
+        )
 
     def _answered(self) -> Headers:
         return self.response_headers_seen if self.chain is None and self.contexts is not None else super()._answered()
@@ -59,7 +82,9 @@ class LeanExchange(Lean, Exchange):
             self._go_on_whole()
             super()._asked_for(question, what, request)
             return
-        headers, end = WireHeaders(what.headers), what.end_of_stream
+        self._answer_headers(question, WireHeaders(what.headers), what.end_of_stream)
+
+    def _answer_headers(self, question: int, headers: WireHeaders, end: bool) -> None:
         if question == wire.REQUEST_HEADERS:
             out = self.quick_request(headers, end, get_ident())
         else:
@@ -69,12 +94,9 @@ class LeanExchange(Lean, Exchange):
             return
         if question == wire.REQUEST_HEADERS:
             self._request, self._request_end = headers, end
-            self._stream.send(wire.headers_or_body(question, headers.changes(), clear_route=True))
-        else:
-            self._stream.send(wire.headers_or_body(question, headers.changes()))
-        if self._plugins.last == question:
-            self._over = True
-            self._stream.finish()  # rather than wait for Envoy to end it: a turn less for both
+        changed = headers.mutation()
+        last = self._over = self._plugins.last == question  # rather than wait for Envoy to end it: a turn less for both
+        self._stream.answer((wire.short if len(changed) <= wire.SHORT else wire.framed)(question, changed), last)
 
     def _is_next(self, question: int, request: Any) -> bool:
         """Whether this is the question that usually comes next, and all that there is to it."""

@@ -35,10 +35,16 @@ class Link(asyncio.Protocol):
         self._server = server
         self._transport: asyncio.Transport | None = None
         self._said_all = False
-        self.connection = Connection(self._open, server.application.http2_limits(), CHOICE)
+        application, flush = server.application, self.flush
+
+        def opened(stream: Stream, path: str) -> Handler | None:
+            return application.open(stream, path, flush)
+
+        self.connection = Connection(opened, application.http2_limits(), CHOICE, self._send_early)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none
+        self._transport.set_write_buffer_limits(0)  # or uvloop's would keep what it is given until its turn ends
         self._server.links.add(self)
         self.flush()
         if self._server.leaving:
@@ -51,6 +57,11 @@ class Link(asyncio.Protocol):
             self._transport.write(out)
         if connection.closed:
             self._end()
+
+    def _send_early(self) -> None:
+        """Send what there is while more waits to be read: Envoy can go on with it meanwhile."""
+        if self._transport is not None:
+            self._transport.write(self.connection.take())
 
     def flush(self) -> None:
         """Send what there is, and close when that was the last."""
@@ -82,9 +93,6 @@ class Link(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-    def _open(self, stream: Stream, path: str) -> Handler | None:
-        return self._server.application.open(stream, path, self.flush)
 
     def _end(self) -> None:
         """Close. A peer that has done nothing wrong may be sending still, if only that it takes our last answers: were

@@ -73,7 +73,7 @@ class Malformed(ValueError):
     """These bytes are no message, or one without a question."""
 
 
-def _requests() -> Any:
+def _classes() -> tuple[Any, Any]:
     file = descriptor_pb2.FileDescriptorProto(name="headgate/ext_proc.proto", package="ext_proc", syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -92,11 +92,14 @@ def _requests() -> Any:
                 field.type_name = f".ext_proc.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("ext_proc.ProcessingRequest"))
+    made = (pool.FindMessageTypeByName(f"ext_proc.{name}") for name in ("ProcessingRequest", "HeaderMap"))
+    request, header_map = (message_factory.GetMessageClass(one) for one in made)
+    return request, header_map
 
 
-_Request: Final = _requests()
+_Request, _HeaderMap = _classes()
 _parse: Final = _Request.FromString
+_parse_headers: Final = _HeaderMap.FromString
 
 
 def parse(data: bytes) -> tuple[int, Any, Any]:
@@ -109,6 +112,35 @@ def parse(data: bytes) -> tuple[int, Any, Any]:
     if name is None:
         raise Malformed("a ProcessingRequest without headers, body or trailers")
     return QUESTIONS[name], getattr(request, name), request
+
+
+def usual(data: bytes) -> tuple[int, Any, bool, bytes] | None:
+    """A question about headers, its HeaderMap, whether the message ends with them, and what comes after HttpHeaders:
+    a third of the time that `parse` takes. None for what is laid out otherwise than Envoy does, or malformed."""
+    tag = data[:1]
+    if tag != b"\x12" and tag != b"\x1a":
+        return None
+    try:
+        size, at = data[1], 2
+        if size > 127:
+            size, at = size & 127 | data[2] << 7, 3
+            if size > 16_383:
+                return None
+        end = at + size
+        size, begin = data[at + 1], at + 2
+        if size > 127:
+            size, begin = size & 127 | data[begin] << 7, begin + 1
+            if size > 16_383:
+                return None
+        close = begin + size
+        if data[at] != 10 or end > len(data) or close > end:
+            return None
+        last = data[close:end]
+        if last and last != b"\x18\x01":
+            return None
+        return tag[0] >> 3, _parse_headers(data[begin:close]), bool(last), data[end:]
+    except (IndexError, DecodeError):
+        return None
 
 
 def pairs(headers: Any) -> list[tuple[str, str]]:
@@ -166,6 +198,21 @@ def _with_body(question: int, before: bytes, body: bytes, after: bytes, extra: b
     return b"".join((outer, common, before, head, body, after, extra))
 
 
+@lru_cache(4096)
+def short(question: int, changed: bytes) -> bytes:
+    """`headers_or_body` with a short `mutation`, and gRPC's five bytes before it."""
+    return framed(question, changed)
+
+
+def framed(question: int, changed: bytes) -> bytes:
+    """The same, not kept."""
+    message = _NOTHING[question]
+    if changed:
+        common = _part(b"\x12", changed) + (b"\x28\x01" if question == REQUEST_HEADERS else b"")
+        message = _part(_tag(question - 1), _part(b"\x0a", common))
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
 def trailers(question: int, changes: Changes = (), *, extra: bytes = b"") -> bytes:
     """Go on, with these changes to the trailers."""
     return _part(_tag(question - 1), _part(b"\x0a", mutation(changes)) if changes else b"") + extra
@@ -189,7 +236,7 @@ def mutation(changes: Changes) -> bytes:
     text = b""
     for name, values in changes:
         if values:
-            text += _put(name, values[0])
+            text += put(name, values[0])
             for value in values[1:]:
                 text += _part(b"\x0a", _part(b"\x0a", _header(name, value)))  # appended
         else:
@@ -244,9 +291,12 @@ def _float(value: float) -> float:
         return float("inf") if value > 0 else float("-inf")
 
 
-@lru_cache(4096)
-def _put(name: str, value: str) -> bytes:
+def put(name: str, value: str) -> bytes:
     """Make this the header's only value; in the words of the protocol OVERWRITE_IF_EXISTS_OR_ADD."""
+    return _kept(name, value) if len(value) <= SHORT else _put(name, value)
+
+
+def _put(name: str, value: str) -> bytes:
     # keep_empty_value, or an empty value would be a removal
     return _part(b"\x0a", _part(b"\x0a", _header(name, value)) + b"\x18\x02" + (b"" if value else b"\x20\x01"))
 
@@ -275,5 +325,7 @@ def _number(value: int) -> bytes:
     return bytes(text)
 
 
+SHORT: Final = 256  # what is not longer is kept encoded, thousands of times
+_kept: Final = lru_cache(4096)(_put)
 _SMALL: Final = tuple(bytes((size,)) for size in range(128))
 _NOTHING: Final = {question: _tag(question - 1) + b"\x00" for question in range(2, 8)}

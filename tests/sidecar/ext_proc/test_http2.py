@@ -233,6 +233,43 @@ def test_streams_beyond_the_limit_are_refused() -> None:
     assert [(one[2], one[3]) for one in peer.frames if one[0] == http2.RST_STREAM] == [(5, b"\0\0\0\x07")]
 
 
+@given(st.integers(0, 200), st.lists(st.integers(1, 300), max_size=8), st.lists(st.integers(0, 99), min_size=1))
+def test_answers_in_one_go_keep_to_what_the_peer_takes(first: int, updates: list[int], sizes: list[int]) -> None:
+    peer, whole = Peer(times=0), b""
+    peer.frame(http2.SETTINGS, 0, 0, struct.pack(">HI", 4, first))
+    peer.begin(1)
+    stream = peer.handlers[0].stream
+    for at, size in enumerate(sizes):
+        whole += message(b"x" * size)
+        stream.answer(message(b"x" * size), at == len(sizes) - 1)
+    stream.answer(message(b"more"), True)
+    for more in (0, *updates):
+        first += more
+        if more:
+            peer.frame(http2.WINDOW_UPDATE, 0, 1, more.to_bytes(4, "big"))
+        peer.send(b"")
+        assert peer.data(1) == whole[:first]
+    ended = "grpc-status" in peer.last(1)
+    assert ended == (first >= len(whole)) == (not peer.connection.streams)
+
+
+def test_what_is_answered_is_sent_before_all_that_came_is_read() -> None:
+    sent: list[int] = []
+    peer = Peer()
+    peer.connection = Connection(
+        lambda stream, path: peer._open(stream, path, 1),
+        early=lambda: sent.append(peer.connection.take().count(b"question")),
+    )
+    asked = PREFACE + frame(http2.SETTINGS, 0, 0)
+    for stream in range(1, 81, 2):
+        asked += frame(http2.HEADERS, http2.END_HEADERS, stream, Encoder().encode(call("/a/b")))
+        asked += frame(http2.DATA, 0, stream, message(b"question"))
+    peer.connection.receive(asked)
+    assert sum(sent) + peer.connection.take().count(b"question") == 40
+    assert len(sent) > 4
+    assert max(sent) <= 8
+
+
 # Leaving
 
 
@@ -466,3 +503,37 @@ def test_a_peer_that_still_sends_reads_our_last_answers(tmp_path: Path) -> None:
         assert not server.links
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_answers_to_a_peer_that_reads_late_are_whole_and_in_order(tmp_path: Path, loop: str) -> None:
+    count, body = 60, b"x" * 20_000
+
+    async def story() -> None:
+        server = Server(application())
+        await server.start(f"unix:{tmp_path}/s")
+        reader, writer = await asyncio.open_unix_connection(f"{tmp_path}/s")
+        # First all windows that will ever be needed, then questions without reading an answer.
+        asked = PREFACE + frame(http2.SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 20))
+        asked += frame(http2.WINDOW_UPDATE, 0, 0, (1 << 28).to_bytes(4, "big"))
+        questions = [message(data) for data in [one async for one in questions_of(body)]]
+        for stream in range(1, 2 * count, 2):
+            asked += frame(http2.HEADERS, http2.END_HEADERS, stream, Encoder().encode(call(PROCESS)))
+            for question in questions:
+                pieces = [question[at : at + 16_384] for at in range(0, len(question), 16_384)]
+                asked += b"".join(frame(http2.DATA, 0, stream, piece) for piece in pieces)
+        writer.write(asked)
+        await until(lambda: server.links and not next(iter(server.links))._transport.is_reading())  # type: ignore[union-attr]
+        answers: dict[int, bytes] = {}
+        while sum(len(data) for data in answers.values()) < count * len(body) or len(answers) < count:
+            size_and_kind, _, stream = struct.unpack(">IBI", await asyncio.wait_for(reader.readexactly(9), 20))
+            data = await asyncio.wait_for(reader.readexactly(size_and_kind >> 8), 20)
+            if size_and_kind & 255 == http2.DATA:
+                answers[stream] = answers.get(stream, b"") + data
+        assert len(set(answers.values())) == 1
+        assert body.upper() in answers[1]
+        writer.close()
+        await server.stop()
+
+    with asyncio.Runner(loop_factory=pytest.importorskip(loop).new_event_loop) as runner:
+        runner.run(story())

@@ -78,6 +78,12 @@ class Sink:
     def send(self, message: bytes) -> None:
         self.sent.append(message)
 
+    def answer(self, framed: bytes, last: bool) -> None:
+        assert framed[:5] == b"\0" + (len(framed) - 5).to_bytes(4, "big")
+        self.send(framed[5:])
+        if last:
+            self.finish()
+
     def finish(self, status: int = 0, message: str = "") -> None:
         self.sent.append((status, message))
 

@@ -155,6 +155,55 @@ def test_a_message_that_was_damaged_never_does_more_than_be_refused(data: st.Dat
     wire.attributes(request)
 
 
+@given(st.sampled_from(("request_headers", "response_headers")), headers, st.booleans(), st.booleans(), st.booleans())
+def test_the_short_reading_reads_what_the_whole_one_reads(
+    name: str, sent: list[tuple[str, str]], end: bool, configured: bool, spoilt: bool
+) -> None:
+    message = ProcessingRequest()
+    part = getattr(message, name)
+    part.end_of_stream = end
+    part.headers.SetInParent()
+    for key, value in sent:
+        part.headers.headers.add(key=key, raw_value=value.encode())
+    if configured:
+        message.protocol_config.SetInParent()
+    data = message.SerializeToString()
+    short = wire.usual(data[:-1] if spoilt else data)
+    if spoilt:
+        assert short is None or configured
+        return
+    assert short is not None
+    question, raw, last, rest = short
+    assert (question, last, rest) == (wire.QUESTIONS[name], end, b"Z\0" if configured else b"")
+    assert wire.pairs(raw) == sent
+
+
+@given(st.data())
+def test_the_short_reading_never_reads_what_the_whole_one_does_not(data: st.DataObject) -> None:
+    message = ProcessingRequest()
+    message.request_headers.headers.headers.add(key=":path", raw_value=b"/v2/models/iris")
+    message.request_headers.headers.headers.add(key="x-long", raw_value=b"a" * 200)
+    message.request_headers.end_of_stream = True
+    damaged = bytearray(message.SerializeToString())
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    text = bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
+    short = wire.usual(text)
+    if short is None or short[3]:
+        return
+    question, what, _ = wire.parse(text)
+    assert (question, what.end_of_stream) == (short[0], short[2])
+    assert wire.pairs(what.headers) == wire.pairs(short[1])
+
+
+@given(st.sampled_from(("request_headers", "response_headers")), changes)
+def test_short_answers_are_the_others_in_a_frame_of_grpcs(name: str, wanted: Any) -> None:
+    question = wire.QUESTIONS[name]
+    whole = wire.headers_or_body(question, wanted, clear_route=question == wire.REQUEST_HEADERS)
+    for made in (wire.short, wire.framed):
+        assert made(question, wire.mutation(wanted)) == b"\0" + len(whole).to_bytes(4, "big") + whole
+
+
 def test_the_numbers_of_fields_are_envoys() -> None:
     from envoy_data_plane.envoy.service.ext_proc import v3
 
