@@ -417,7 +417,7 @@ class _Http(ProxyHost):
         response = _response((*(pair for pair in pairs if pair[0] != "content-length"), *length))
         self.response, self.code, self.first = response, reply.status, self.now()
         if self._may_have_trailers() or not self.request.content.at_eof():
-            response.force_close()  # nobody will read the rest of the request, or may
+            response.force_close()  # nobody will read the rest of the request
         await self._within(response.prepare(self.request))
         if self.request.method != "HEAD" and length:
             self.sent += len(reply.body)
