@@ -6,11 +6,13 @@ import re
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 Kind = Literal["counter", "gauge", "histogram"]
+Joined = Literal["sum", "mean"]
+"""What becomes of a gauge that several processes tell: of a ratio the sum would be nonsense."""
 Labels = tuple[tuple[str, str], ...]
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -45,33 +47,42 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A metric with its samples. The name has no `_total`."""
+    """A metric with its samples. The name has no `_total`. `joined` matters for gauges only."""
 
     name: str
     kind: Kind
     help: str
     samples: tuple[Sample, ...]
+    joined: Joined = "sum"
 
 
 _MOST_SAMPLES = 20_000
 
 
 def added(families: Iterable[Family]) -> tuple[Family, ...]:
-    """One family of each name, samples of the same labels added up; one of another kind than the first is left out."""
+    """One family of each name, samples of the same labels added up, or their mean where a gauge wants that.
+
+    One of another kind than the first of its name is left out.
+    """
     first: dict[str, Family] = {}
-    sums: dict[str, dict[tuple[str, Labels], float]] = {}
+    found: dict[str, dict[tuple[str, Labels], list[float]]] = {}
     for family in families:
         if first.setdefault(family.name, family).kind != family.kind:
             continue
-        into = sums.setdefault(family.name, {})
+        into = found.setdefault(family.name, {})
         for one in family.samples:
             key = (one.suffix, one.labels)
             if key in into or len(into) < _MOST_SAMPLES:
-                into[key] = into.get(key, 0) + one.value
+                into.setdefault(key, []).append(one.value)
     return tuple(
-        Family(name, one.kind, one.help, tuple(Sample(*key, value) for key, value in sums[name].items()))
+        replace(one, samples=tuple(Sample(*key, _joined(one, values)) for key, values in found[name].items()))
         for name, one in first.items()
     )
+
+
+def _joined(family: Family, values: Sequence[float]) -> float:
+    total = sum(values)
+    return total / len(values) if family.kind == "gauge" and family.joined == "mean" else total
 
 
 @dataclass(slots=True)
@@ -144,6 +155,13 @@ class Gauge(Instrument):
     """Goes up and down."""
 
     kind: Kind = "gauge"
+
+    def __init__(self, owner: Instruments, name: str, help: str, labels: tuple[str, ...], joined: Joined) -> None:
+        super().__init__(owner, name, help, labels)
+        self.joined = joined
+
+    def family(self, prefix: str) -> Family:
+        return replace(super().family(prefix), joined=self.joined)
 
     def set(self, value: float, **labels: str) -> None:
         with self._owner._lock:
@@ -225,9 +243,11 @@ class Instruments:
         """The counter of this name, made at the first call. Leave out `_total`."""
         return self._named(Counter(self, name, help, tuple(labels)))
 
-    def gauge(self, name: str, help: str = "", labels: Sequence[str] = ()) -> Gauge:
-        """The gauge of this name, made at the first call."""
-        return self._named(Gauge(self, name, help, tuple(labels)))
+    def gauge(self, name: str, help: str = "", labels: Sequence[str] = (), joined: Joined = "sum") -> Gauge:
+        """The gauge of this name, made at the first call. Of a ratio that several processes tell take the "mean"."""
+        if joined not in get_args(Joined):
+            raise ValueError(f"a gauge is joined by sum or mean, not {joined!r}")
+        return self._named(Gauge(self, name, help, tuple(labels), joined))
 
     def histogram(
         self, name: str, help: str = "", labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS

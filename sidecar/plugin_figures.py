@@ -49,6 +49,7 @@ def document(families: Iterable[Family], **more: Any) -> dict[str, Any]:
             "name": family.name,
             "kind": family.kind,
             "help": family.help,
+            "joined": family.joined,
             "samples": [[one.suffix, dict(one.labels), one.value] for one in family.samples],
         }
         for family in families

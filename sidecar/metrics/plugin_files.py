@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from sidecar.instruments import Family, Kind, Labels, Sample, added
+from sidecar.instruments import Family, Joined, Kind, Labels, Sample, added
 from sidecar.metrics.pages import More
 from sidecar.plugin_figures import STALE
 
@@ -109,7 +109,8 @@ def _family(told: dict[str, Any]) -> Family:
         if suffix not in _SUFFIXES[kind] or not all(map(_NAME.fullmatch, labels)):
             raise ValueError(f"a sample of {name} is wrong: {str((suffix, labels))[:100]}")
         samples.append(Sample(suffix, tuple((label, str(said)) for label, said in labels.items()), float(value)))
-    return Family(name, cast(Kind, kind), str(told["help"]), tuple(samples))
+    joined: Joined = "mean" if told.get("joined") == "mean" else "sum"
+    return Family(name, cast(Kind, kind), str(told["help"]), tuple(samples), joined)
 
 
 def _begun_anew(before: Iterable[Family], after: Iterable[Family]) -> Iterator[Family]:

@@ -75,7 +75,8 @@ class Shadow(Plugin):
         labels = ["live", "shadow"]
         self.compared = self.metrics.counter("compared", "Pairs of answers that were compared.", labels)
         self.agreed = self.metrics.counter("agreed", "Pairs of answers that agree.", labels)
-        self.rate = self.metrics.gauge("agreement_ratio", "Share of pairs that agree, newer ones count more.", labels)
+        told = "Share of pairs that agree, newer ones count more."
+        self.rate = self.metrics.gauge("agreement_ratio", told, labels, joined="mean")
         self.drift = self.metrics.histogram("score_drift", "Mean distance of the scores of a pair.", labels, _DRIFT)
         self.alone = self.metrics.counter("unpaired", "Answers whose partner did not come in time.")
         self._rates: dict[tuple[str, str], float] = {}

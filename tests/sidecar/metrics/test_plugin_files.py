@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.instruments import Family, Sample
+from sidecar.instruments import Family, Instruments, Joined, Sample
 from sidecar.metrics.plugin_files import PluginFiles, parsed
 from sidecar.plugin_figures import FOLDER, STALE, document, folder_named, own_file
 from sidecar.plugin_figures import write as write_document
@@ -46,6 +46,20 @@ def test_a_gauge_goes_with_its_configuration(tmp_path: Path) -> None:
     assert told(files) == {"headgate_plugin_a_seen": 3}
     path.unlink()
     assert told(files) == {}
+
+
+@pytest.mark.parametrize(("joined", "expected"), [("mean", 0.75), ("sum", 1.5)])
+def test_a_gauge_of_several_is_their_sum_or_their_mean(joined: Joined, expected: float, tmp_path: Path) -> None:
+    for value in (0.5, 1.0):
+        instruments = Instruments()
+        instruments.gauge("ratio", joined=joined).set(value)
+        write_document(own_file(tmp_path), document(instruments.families("headgate_plugin_a_")))
+    assert told(PluginFiles(tmp_path)) == {"headgate_plugin_a_ratio": expected}
+
+
+def test_a_gauge_that_is_joined_in_another_way_is_refused() -> None:
+    with pytest.raises(ValueError, match="joined by sum or mean, not 'max'"):
+        Instruments().gauge("ratio", joined="max")  # type: ignore[arg-type]
 
 
 def test_a_file_that_nobody_writes_any_more_counts_as_gone(tmp_path: Path) -> None:
