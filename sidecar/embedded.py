@@ -33,6 +33,7 @@ from sidecar.host import Host
 from sidecar.lean import Lane, Lean, untie
 from sidecar.loading import PluginSpec
 from sidecar.memory import Lookout, LookoutThread
+from sidecar.native import inside
 from sidecar.native.inside import Stream, log
 from sidecar.pipeline import Pipeline
 from sidecar.plugin import Buffered, Entry, HeadersOnly, HttpRequest, HttpResponse, Need, Value
@@ -337,6 +338,7 @@ class Application:
         kind, lane = (LeanHandler, Lane(self.pipeline)) if lean else (Handler, None)
         self.handler = type("Handler", (kind,), {"application": self, "lane": lane})
         self.lane = lane.spoken if lane is not None else None
+        self._count = lane.count if lane is not None else lambda: None
         self._times = self._read_times()
         self._users = 1
         folder = folder_named()
@@ -392,6 +394,7 @@ class Application:
         return tuple((str(path), _changed(path)) for path in self.plugins.files)
 
     def _health(self, now: float) -> dict[str, Any]:
+        self._count()
         return document(
             self.pipeline.families(now),
             filter=self.name,
@@ -500,6 +503,7 @@ def load(name: str, config: str) -> Application:
     if _clock is None:
         logging.basicConfig(handlers=[EnvoyLog()], level=logging.INFO, format="%(message)s")
         sys.setswitchinterval(_SWITCH)
+        WATCH.look_at(inside)
         clock = _clock = Clock()
         _lookout = LookoutThread(Lookout(lambda: [one.pipeline for one in clock.applications]))
         _lookout.start()

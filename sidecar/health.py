@@ -41,6 +41,7 @@ class Health:
         self.plugin = plugin
         self.policy = policy
         self.requests = 0
+        self.passed = 0  # more of them, which somebody else counts
         self.skipped = 0
         self.suspensions = 0
         self.suspended_until = 0.0
@@ -87,7 +88,7 @@ def families(healths: tuple[Health, ...], now: float) -> tuple[Family, ...]:
             "headgate_plugin_requests",
             "counter",
             "Requests that a plugin was given.",
-            tuple(Sample("_total", labels(one), one.requests) for one in healths),
+            tuple(Sample("_total", labels(one), one.requests + one.passed) for one in healths),
         ),
         Family(
             "headgate_plugin_skipped",

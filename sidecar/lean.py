@@ -6,6 +6,7 @@ takes over. Until then the request stands in for it: contexts find in it what th
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
@@ -45,11 +46,17 @@ class Lane:
         self.request = tuple(_hook(at, one, False) for at, one in enumerate(pipeline.request) if one.request.headers)
         self.response = tuple(_hook(at, one, True) for at, one in enumerate(pipeline.response) if one.response.headers)
         self.empty: list[HttpContext[Any] | None] = [None] * len(pipeline.plugins)
+        self._passed = array("Q", (0,))  # requests that the C module gave to the plugins
 
     @property
     def spoken(self) -> tuple[Any, ...]:
         """As the C module reads it."""
-        return _RUNNING, _FIRED, CONTINUE, self.healths, self.request, self.response
+        return _FIRED, CONTINUE, HttpContext.__init__, self._passed, self.healths, self.request, self.response
+
+    def count(self) -> None:
+        """Tell the plugins' healths of the requests that the C module gave to them."""
+        for health in self.healths:
+            health.passed = self._passed[0]
 
     @staticmethod
     def fits(pipeline: Pipeline) -> bool:

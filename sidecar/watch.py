@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 _LOOK = 0.02  # seconds between two looks; a hook is cut off this much late at most, plus Python's switch interval
 
@@ -16,6 +18,16 @@ Running = tuple[float, str]  # when it has to be over; what it is
 
 class Overrun(BaseException):
     """Raised inside a hook whose time is up. Not an Exception: `except Exception` in a loop must not catch it."""
+
+
+class Elsewhere(Protocol):
+    """Hooks that are not entered here: the C module's inside Envoy."""
+
+    def at_work(self) -> list[tuple[int, float, int]]:
+        """(thread, when it has to be over, number) of each that runs."""
+
+    def is_at_work(self, thread: int, turn: int) -> bool:
+        """Whether that one still runs."""
 
 
 class Watch:
@@ -27,6 +39,11 @@ class Watch:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
+        self._elsewhere: Elsewhere | None = None
+
+    def look_at(self, elsewhere: Elsewhere) -> None:
+        """Look there as well. Who runs hooks there ends one before it looks whether it was cut off."""
+        self._elsewhere = elsewhere
 
     def enter(self, seconds: float, what: str) -> int:
         """A hook begins in this thread. Returns what `leave` wants."""
@@ -65,15 +82,21 @@ class Watch:
         while not self._ended.wait(_LOOK):
             now = time.monotonic()
             for thread, running in list(self._running.items()):
-                if now <= running[0]:
-                    continue
-                with self._lock:
-                    # Told first, then looked at again: either `leave` has not begun and will see it, or we see that.
-                    self._fired.add(thread)
-                    if self._running.get(thread) is running:
-                        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Overrun))
-                    else:
-                        self._fired.discard(thread)
+                if now > running[0]:
+                    self._fire(thread, lambda: self._running.get(thread) is running)  # noqa: B023
+            if (elsewhere := self._elsewhere) is not None:
+                for thread, until, turn in elsewhere.at_work():
+                    if now > until:
+                        self._fire(thread, lambda: elsewhere.is_at_work(thread, turn))  # noqa: B023
+
+    def _fire(self, thread: int, still: Callable[[], bool]) -> None:
+        with self._lock:
+            # Told first, then looked at again: either `leave` has not begun and will see it, or we see that.
+            self._fired.add(thread)
+            if still():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Overrun))
+            else:
+                self._fired.discard(thread)
 
 
 WATCH = Watch()

@@ -34,8 +34,9 @@ typedef struct { /* of a plugin that looks at headers only: sidecar/lean.py */
 } Hook;
 
 typedef struct {
-  PyObject *running, *fired, *go_on; /* of the watch; CONTINUE */
+  PyObject *fired, *go_on, *init; /* of the watch; CONTINUE; HttpContext.__init__ */
   PyObject* healths;
+  Py_buffer requests; /* one number: how many went this way */
   Py_ssize_t plugins, count[2];
   Hook* hooks[2];
 } Lane;
@@ -108,7 +109,7 @@ typedef struct {
 static PyInterpreterState* interpreter;
 static PyTypeObject Stream_type, Headers_type;
 static PyObject *name_of[6], *name_resumed, *name_completed, *name_over, *name_took, *name_failed;
-static PyObject *name_chain, *name_step, *name_until, *name_requests, *one_more;
+static PyObject *name_chain, *name_step, *name_root, *name_init, *name_until;
 
 /* ---------------------------------------------------------------- threads and the GIL */
 
@@ -642,8 +643,43 @@ static PyObject* module_log(PyObject* module, PyObject* args) {
   Py_RETURN_NONE;
 }
 
-static PyMethodDef module_methods[] = {{"log", module_log, METH_VARARGS, "Write into Envoy's log: level 0 to 4."},
-                                       {NULL, NULL, 0, NULL}};
+/* Hooks called from here, by thread: what sidecar/watch.py keeps in a dict for those that Python calls. Read and written
+ * with the GIL only. */
+#define THREADS 256
+
+static struct {
+  unsigned long thread;
+  double until; /* on the monotonic clock; 0: no hook runs */
+  unsigned long long turn;
+} at_work[THREADS];
+static int threads_known;
+static __thread int own_work = -1;
+
+static PyObject* module_at_work(PyObject* module, PyObject* none) {
+  PyObject* all = PyList_New(0);
+  for (int i = 0; all != NULL && i < threads_known; i++) {
+    if (at_work[i].until == 0) continue;
+    PyObject* one = Py_BuildValue("kdK", at_work[i].thread, at_work[i].until, at_work[i].turn);
+    if (one == NULL || PyList_Append(all, one) < 0) Py_CLEAR(all);
+    Py_XDECREF(one);
+  }
+  return all;
+}
+
+static PyObject* module_is_at_work(PyObject* module, PyObject* args) {
+  unsigned long thread;
+  unsigned long long turn;
+  if (!PyArg_ParseTuple(args, "kK", &thread, &turn)) return NULL;
+  for (int i = 0; i < threads_known; i++)
+    if (at_work[i].thread == thread && at_work[i].turn == turn) return PyBool_FromLong(at_work[i].until != 0);
+  Py_RETURN_FALSE;
+}
+
+static PyMethodDef module_methods[] = {
+    {"log", module_log, METH_VARARGS, "Write into Envoy's log: level 0 to 4."},
+    {"at_work", module_at_work, METH_NOARGS, "(thread, when it has to be over, number) of each hook called from C."},
+    {"is_at_work", module_is_at_work, METH_VARARGS, "Whether the hook of that number still runs in the thread."},
+    {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_headgate_envoy", .m_size = -1,
                                     .m_doc = "Envoy, from the inside.", .m_methods = module_methods};
@@ -717,9 +753,9 @@ static bool start_python(void) {
   name_failed = PyUnicode_InternFromString("failed");
   name_chain = PyUnicode_InternFromString("_chain");
   name_step = PyUnicode_InternFromString("_step");
+  name_root = PyUnicode_InternFromString("root");
+  name_init = PyUnicode_InternFromString("__init__");
   name_until = PyUnicode_InternFromString("suspended_until");
-  name_requests = PyUnicode_InternFromString("requests");
-  one_more = PyLong_FromLong(1);
   interpreter = PyInterpreterState_Get();
   PyObject* ours = PyImport_ImportModule("_headgate_envoy");
   if (ours == NULL) say_error("cannot make the module");
@@ -835,34 +871,50 @@ static void go_on(Filter* filter) {
 
 /* ---------------------------------------------------------------- the short way: what sidecar/lean.py does, in C */
 
-static __thread PyObject* own_ident;
-
 static double monotonic(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* Note a request with every plugin. False: one is suspended, or an error; the long way finds out. */
+/* Count a request. False: a plugin is suspended, or an error; the long way finds out, and counts. */
 static bool admitted(Lane* lane, double now) {
-  for (int turn = 0; turn < 2; turn++)
-    for (Py_ssize_t i = 0; i < lane->plugins; i++) {
-      PyObject* health = PyTuple_GET_ITEM(lane->healths, i);
-      PyObject* value = PyObject_GetAttr(health, turn ? name_requests : name_until);
-      bool good = value != NULL;
-      if (good && turn == 0) good = PyFloat_AsDouble(value) <= now;
-      if (good && turn == 1) {
-        PyObject* more = PyNumber_Add(value, one_more);
-        good = more != NULL && PyObject_SetAttr(health, name_requests, more) == 0;
-        Py_XDECREF(more);
-      }
-      Py_XDECREF(value);
-      if (!good) {
-        PyErr_Clear();
-        return false;
-      }
+  for (Py_ssize_t i = 0; i < lane->plugins; i++) {
+    PyObject* value = PyObject_GetAttr(PyTuple_GET_ITEM(lane->healths, i), name_until);
+    bool good = value != NULL && PyFloat_AsDouble(value) <= now;
+    Py_XDECREF(value);
+    if (!good) {
+      PyErr_Clear();
+      return false;
     }
+  }
+  ++*(uint64_t*)lane->requests.buf;
   return true;
+}
+
+/* The number of this thread in `at_work`, or -1 when there is no room for it. */
+static int own_place(unsigned long thread) {
+  if (own_work < 0 && threads_known < THREADS) {
+    own_work = threads_known++;
+    at_work[own_work].thread = thread;
+  }
+  return own_work;
+}
+
+/* A plugin's context of this request, which has none yet. */
+static PyObject* new_context(Hook* hook, Stream* stream, PyObject* plain) {
+  PyTypeObject* kind = PyType_Check(hook->make) ? (PyTypeObject*)hook->make : NULL;
+  PyObject *context, *init = PyObject_GetAttr(hook->make, name_init); /* each time: its bases can be changed */
+  if (kind != NULL && kind->tp_new == PyBaseObject_Type.tp_new && init == plain) { /* then we do what it does */
+    context = kind->tp_alloc(kind, 0);
+    if (context != NULL && PyObject_SetAttr(context, name_root, hook->plugin) < 0) Py_CLEAR(context);
+  } else {
+    PyErr_Clear();
+    context = PyObject_CallOneArg(hook->make, hook->plugin);
+  }
+  Py_XDECREF(init);
+  if (context != NULL && PyObject_SetAttr(context, name_chain, (PyObject*)stream) < 0) Py_CLEAR(context);
+  return context;
 }
 
 /* A hook did something else than let the headers go on: the handler makes a chain that takes over. */
@@ -888,7 +940,8 @@ static PyObject* short_way(Filter* filter, Stream* stream, int way, PyObject* he
   Lane* lane = filter->app->lane;
   double now = monotonic();
   if (lane == NULL || stream->chain != NULL) return NULL;
-  if (own_ident == NULL) own_ident = PyLong_FromUnsignedLong(stream->thread);
+  int place = own_place(stream->thread);
+  if (place < 0) return NULL;
   if (way == RESPONSE ? stream->contexts == NULL : !admitted(lane, now)) return NULL;
   if (way == REQUEST) {
     PyObject* contexts = PyList_New(lane->plugins);
@@ -903,33 +956,26 @@ static PyObject* short_way(Filter* filter, Stream* stream, int way, PyObject* he
   PyObject* answer = NULL;
   for (Py_ssize_t i = 0; answer == NULL && i < lane->count[way]; i++) {
     Hook* hook = &lane->hooks[way][i];
-    PyObject* limit = PyFloat_FromDouble(now + hook->budget);
-    PyObject* entry = limit ? PyTuple_Pack(2, limit, hook->name) : NULL;
-    Py_XDECREF(limit);
+    at_work[place].turn++;
+    at_work[place].until = now + hook->budget;
     PyObject* result = NULL;
-    if (entry != NULL && PyDict_SetItem(lane->running, own_ident, entry) == 0) {
-      PyObject* context = Py_NewRef(PyList_GET_ITEM(contexts, hook->index));
-      if (context == Py_None) {
-        Py_DECREF(context);
-        context = PyObject_CallOneArg(hook->make, hook->plugin);
-        if (context != NULL && PyObject_SetAttr(context, name_chain, (PyObject*)stream) == 0)
-          PyList_SetItem(contexts, hook->index, Py_NewRef(context));
-        else
-          Py_CLEAR(context);
-      }
-      if (context != NULL && PyObject_SetAttr(context, name_step, hook->places[end]) == 0) {
-        PyObject* args[] = {context, headers};
-        result = PyObject_VectorcallMethod(hook->name, args, 2, NULL);
-      }
-      Py_XDECREF(context);
+    PyObject* context = Py_NewRef(PyList_GET_ITEM(contexts, hook->index));
+    if (context == Py_None) {
+      Py_DECREF(context);
+      context = new_context(hook, stream, lane->init);
+      if (context != NULL) PyList_SetItem(contexts, hook->index, Py_NewRef(context));
     }
-    Py_XDECREF(entry);
+    if (context != NULL && PyObject_SetAttr(context, name_step, hook->places[end]) == 0) {
+      PyObject* args[] = {context, headers};
+      result = PyObject_VectorcallMethod(hook->name, args, 2, NULL);
+    }
+    Py_XDECREF(context);
+    at_work[place].until = 0; /* before we look at `fired`: whoever fires does it the other way round */
     if (result == NULL) { /* `failed` leaves the watch */
       answer = long_way(stream, hook, headers, end, NULL);
       if (answer == NULL) break;
       continue;
     }
-    PyDict_DelItem(lane->running, own_ident);
     bool fired = PySet_GET_SIZE(lane->fired) > 0;
     if ((result == Py_None || result == lane->go_on) && stream->chain == NULL && !fired)
       Py_DECREF(result);
@@ -946,18 +992,24 @@ static void free_lane(Lane* lane) {
   if (lane == NULL) return;
   free(lane->hooks[REQUEST]);
   free(lane->hooks[RESPONSE]);
+  if (lane->requests.obj != NULL) PyBuffer_Release(&lane->requests);
   free(lane);
 }
 
 /* Read what `spoken` says; it keeps alive what we point to. NULL: all go the long way. */
 static Lane* make_lane(PyObject* spoken) {
-  PyObject* ways[2];
+  PyObject *ways[2], *requests;
   Lane* lane = calloc(1, sizeof(Lane));
   if (lane == NULL || !PyTuple_Check(spoken) ||
-      !PyArg_ParseTuple(spoken, "OOOO!O!O!", &lane->running, &lane->fired, &lane->go_on, &PyTuple_Type, &lane->healths,
-                        &PyTuple_Type, &ways[REQUEST], &PyTuple_Type, &ways[RESPONSE])) {
+      !PyArg_ParseTuple(spoken, "OOOOO!O!O!", &lane->fired, &lane->go_on, &lane->init, &requests, &PyTuple_Type,
+                        &lane->healths, &PyTuple_Type, &ways[REQUEST], &PyTuple_Type, &ways[RESPONSE]) ||
+      PyObject_GetBuffer(requests, &lane->requests, PyBUF_WRITABLE) < 0) {
     PyErr_Clear();
     free(lane);
+    return NULL;
+  }
+  if (lane->requests.len != sizeof(uint64_t)) {
+    free_lane(lane);
     return NULL;
   }
   lane->plugins = PyTuple_GET_SIZE(lane->healths);
@@ -983,7 +1035,9 @@ static enum Outcome run(Filter* filter, int way, int part, int kind, bool end) {
   enter();
   PyObject* argument = NULL;
   if (filter->stream != NULL || make_stream(filter)) {
-    if (kind >= 0)
+    if (kind == RESPONSE_HEADERS && filter->stream->seen[RESPONSE] != NULL)
+      argument = Py_NewRef(filter->stream->seen[RESPONSE]);
+    else if (kind >= 0)
       argument = headers_new(filter->stream, kind);
     else {
       int received = way == REQUEST ? RECEIVED_REQUEST : RECEIVED_RESPONSE;

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
         def wake_up(self) -> None: ...
 
     def log(level: int, text: str) -> None: ...
+    def at_work() -> list[tuple[int, float, int]]: ...
+    def is_at_work(thread: int, turn: int) -> bool: ...
 else:
     from _headgate_envoy import Headers as EnvoyHeaders
-    from _headgate_envoy import Stream, log
+    from _headgate_envoy import Stream, at_work, is_at_work, log
 
     Headers.register(EnvoyHeaders)
 
-__all__ = ["EnvoyHeaders", "Stream", "log"]
+__all__ = ["EnvoyHeaders", "Stream", "at_work", "is_at_work", "log"]

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from sidecar.plugin import (
     CONTINUE,
@@ -89,6 +89,27 @@ class Reroutes(HttpContext["ReroutePlugin"]):
 class ReroutePlugin(Plugin):
     context = Reroutes
     request_body = Buffered(100)
+
+
+class Prepared(HttpContext["PreparedPlugin"]):
+    def __new__(cls, *given: object) -> Self:
+        made = super().__new__(cls)
+        made.words = ["new"]
+        return made
+
+    def __init__(self, root: PreparedPlugin) -> None:
+        super().__init__(root)
+        self.words: list[str]
+        self.words.append("prepared")
+
+    def on_request_headers(self, headers: Headers) -> Result:
+        headers.set("x-words", " ".join((*self.words, self.root.word)))
+        return CONTINUE
+
+
+class PreparedPlugin(Plugin):
+    context = Prepared
+    word = "root"
 
 
 class Shouts(HttpContext["BodyPlugin"]):

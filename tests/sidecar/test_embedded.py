@@ -248,6 +248,17 @@ def test_headers_are_read_and_changed_both_ways(envoy: Start) -> None:
     run(test)
 
 
+def test_contexts_that_prepare_themselves_are_made_as_others_and_requests_are_counted(envoy: Start) -> None:
+    async def test() -> None:
+        async with envoy("PreparedPlugin", "ReplyPlugin") as rig:
+            for _ in range(5):
+                _, _, answer = await rig.ask()
+                assert answer["headers"]["x-words"] == "new prepared root"
+            await until(lambda: rig.sample("headgate_plugin_requests") == 10, "two plugins were given five requests")
+
+    run(test)
+
+
 def test_a_plugin_answers_instead_of_the_model(envoy: Start) -> None:
     async def test() -> None:
         async with envoy("ReplyPlugin") as rig:
