@@ -1,40 +1,45 @@
 """What a plugin on the request path costs: embedded Python and ext_proc beside Wasm (C), Lua, a dynamic module without
 Python, and nothing.
 
-One Envoy with one worker has a listener for each way; wrk sends to plain Envoy and to a way in turn, so that every
-ratio is between neighbouring runs. Needs `wrk`, `nginx` (as the model server) and a C compiler; for Wasm `clang` and
-`lld`, without which its rows say that it is absent.
+One Envoy with one worker has a listener for each way. Each way's turn of a tenth of a second follows or precedes one of
+plain Envoy, so that every ratio is between neighbours; a figure is the median of several starts, because memory lies
+differently after each. Envoy has a core of its own. Load (`turns.c`), model server (nginx) and the processes beside
+Envoy share the other one, for every way. Needs `nginx` and a C compiler; for Wasm `clang` and `lld`, without which its
+rows say that it is absent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
+import random
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.child import cpu_seconds
+from benchmarks.compiled import NoCompiler, compiled
+from benchmarks.load_tools import cores
 from benchmarks.report import Report, arguments, machine, progress
+from benchmarks.turns import Turns
 from benchmarks.wasm import build as build_wasm
 from benchmarks.wasm import missing as missing_for_wasm
 from benchmarks.wasm import wasm_filter
 from headgate.envoy import EnvoyProcess
+from sidecar.ext_proc import wire
 from sidecar.ext_proc.envoy import cluster
 from sidecar.ext_proc.envoy import http_filter as ext_proc_filter
 from sidecar.loading import load as load_plugins
-from sidecar.native.build import build, http_filter
+from sidecar.native.build import NativeError, build, http_filter
 
 HERE = Path(__file__).resolve().parent
 TYPES = "type.googleapis.com/envoy.extensions"
@@ -64,24 +69,20 @@ http {{
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What wrk tells of one run."""
-
-    rate: float
-    p50: float  # ms
-    failed: int
+CONNECTIONS = 16
+SECONDS, ALONE = 0.1, 0.06  # of a turn, and of one with one connection
+ANSWERED_BY_C = "ext_proc, answered by C"
 
 
 def plugin(name: str) -> dict[str, Any]:
     return http_filter({"plugins": [{"plugin": f"benchmarks.plugin_samples:{name}"}]}, name)
 
 
-def beside(name: str) -> dict[str, Any]:
-    """A plugin in a process of its own, which Envoy asks."""
+def beside(name: str, by: str = "") -> dict[str, Any]:
+    """A plugin in a process of its own, which Envoy asks; `by`: another process than its own."""
     loaded = load_plugins([{"plugin": f"benchmarks.plugin_samples:{name}"}])
     assert loaded.pipeline is not None, loaded.faults
-    return ext_proc_filter(loaded.pipeline, name)
+    return ext_proc_filter(loaded.pipeline, by or name)
 
 
 def lua(code: str) -> dict[str, Any]:
@@ -106,6 +107,7 @@ def ways(wasm: Path | None) -> Ways:
         "Wasm (C)": (wasm_filter(wasm, "headers"),) if wasm else (),
         "embedded Python": (plugin("HeaderPlugin"),),
         "ext_proc": (beside("HeaderPlugin"),),
+        ANSWERED_BY_C: (beside("HeaderPlugin", "answers"),),
         "Lua, body": (lua(LUA_BODY),),
         "Wasm (C), body": (wasm_filter(wasm, "bodies"),) if wasm else (),
         "embedded Python, body": (plugin("BodyPlugin"),),
@@ -146,7 +148,7 @@ def bootstrap(folder: Path, ways: Ways) -> dict[str, Any]:
                     "type": "STATIC",
                     "load_assignment": {"cluster_name": "model", "endpoints": [{"lb_endpoints": [endpoint]}]},
                 },
-                *(cluster(f"unix:{folder}/{name}.sock", name) for name in BESIDE),
+                *(cluster(f"unix:{folder}/{name}.sock", name) for name in (*BESIDE, "answers")),
             ],
         },
     }
@@ -172,146 +174,208 @@ def model_server(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def beside_servers(folder: Path) -> Iterator[list[int]]:
-    """`headgate plugin serve` for each sample; their process ids."""
-    command = [sys.executable, "-m", "headgate", "plugin", "serve"]
+    """`headgate plugin serve` for each sample, and what answers without a plugin; their process ids."""
+    serve = [sys.executable, "-m", "headgate", "plugin", "serve"]
+    commands = [[*serve, f"benchmarks.plugin_samples:{one}", "--listen", f"unix:{folder}/{one}.sock"] for one in BESIDE]
+    known = (
+        wire.framed(wire.REQUEST_HEADERS, wire.put("x-seen", "/v2/models")),
+        wire.framed(wire.RESPONSE_HEADERS, wire.put("x-told", "200")),
+    )
+    answers = str(compiled("ext_proc_answers", folder))
+    commands.append([answers, f"{folder}/answers.sock", *(one.hex() for one in known)])
     with ExitStack() as stack:
         pids = []
-        for name in BESIDE:
-            given = [f"benchmarks.plugin_samples:{name}", "--listen", f"unix:{folder}/{name}.sock"]
-            process = subprocess.Popen([*command, *given], cwd=HERE.parent, stderr=subprocess.PIPE, text=True)
+        for command in commands:
+            process = subprocess.Popen(
+                command, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
             stack.callback(process.wait)
             stack.callback(process.terminate)
-            assert process.stderr is not None
-            told = process.stderr.readline()
-            if "plugins for Envoy" not in told:
-                raise RuntimeError(f"no plugins beside Envoy: {told}")
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            if "plugins for Envoy" not in said and "listening" not in said:
+                raise RuntimeError(f"no plugins beside Envoy: {said}")
             pids.append(process.pid)
         yield pids
 
 
-async def load(port: int, connections: int, seconds: int, body: Path | None) -> Taken:
-    """One run of wrk."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", f"http://127.0.0.1:{port}/v2/models"]
-    if body is not None:
-        command += ["-s", str(body)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    told = (await process.communicate())[0].decode()
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", told)
-    p50 = re.search(r"50%\s+([\d.]+)(us|ms|s)", told)
-    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
-    if rate is None or p50 is None:
-        raise RuntimeError(f"wrk told nothing: {told}")
-    scale = {"us": 0.001, "ms": 1.0, "s": 1000.0}[p50[2]]
-    return Taken(float(rate[1]), float(p50[1]) * scale, int(failed[1]) if failed else 0)
+@dataclass(slots=True)
+class Measured:
+    """What one way took, by turn: `of plain` beside its neighbour."""
+
+    rates: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    more: list[float] = field(default_factory=list)  # us of Envoy's worker a request
+    beside: list[float] = field(default_factory=list)  # us of the processes beside it
+    busy: list[float] = field(default_factory=list)  # percent of its core that Envoy's worker took
+    added: list[float] = field(default_factory=list)  # ms
 
 
-def script(folder: Path, size: int) -> Path:
-    """A POST of so many bytes."""
-    path = folder / f"post-{size}.lua"
-    path.write_text(f'wrk.method = "POST"\nwrk.body = string.rep("model ", {size // 6})\n')
-    return path
+class Rig:
+    """One start of Envoy, and the load."""
+
+    def __init__(self, envoy: EnvoyProcess, ports: dict[str, int], pids: list[int]) -> None:
+        tasks = Path(f"/proc/{envoy.pid}/task").iterdir()
+        (self._worker,) = (one for one in tasks if (one / "comm").read_text().startswith("wrk:"))
+        self._beside = [one for pid in pids for one in Path(f"/proc/{pid}/task").iterdir()]
+        self._ports = ports
+        self.failed = 0
+
+    async def rate(self, load: Turns, way: str) -> tuple[float, float, float, float]:
+        """Requests a second; us a request of Envoy's worker, and of those beside it; how busy the worker was."""
+        worker, others = _ran([self._worker]), _ran(self._beside)
+        turn = await asyncio.to_thread(load.turn, self._ports[way], CONNECTIONS, SECONDS)
+        self.failed += turn.failed
+        worker, others = _ran([self._worker]) - worker, _ran(self._beside) - others
+        return turn.rate, worker / turn.requests, others / turn.requests, worker / turn.requests * turn.rate / 1e4
+
+    async def p50(self, load: Turns, way: str) -> float:
+        turn = await asyncio.to_thread(load.turn, self._ports[way], 1, ALONE)
+        self.failed += turn.failed
+        return turn.p50
 
 
-async def run(report: Report, rounds: int, seconds: int) -> None:
+def _ran(tasks: list[Path]) -> float:
+    """us of CPU that threads have taken."""
+    return sum(int((one / "schedstat").read_text().split()[0]) for one in tasks) / 1e3
+
+
+async def measure(rig: Rig, load: Turns, ways: list[str], rounds: int) -> dict[str, Measured]:
+    """Each way in pairs with plain Envoy, one right after the other, either first."""
+    found = {way: Measured() for way in ways}
+    for way in ways:
+        await rig.rate(load, way)  # connections and caches are there
+    for at in range(rounds):
+        for way in random.sample(ways[1:], len(ways) - 1):
+            pair = ("plain", way) if at % 2 else (way, "plain")
+            many = {one: await rig.rate(load, one) for one in pair}
+            alone = {one: await rig.p50(load, one) for one in pair}
+            taken = found[way]
+            found["plain"].rates.append(many["plain"][0])
+            taken.rates.append(many[way][0])
+            taken.shares.append(100 * many[way][0] / many["plain"][0])
+            taken.more.append(many[way][1] - many["plain"][1])
+            taken.beside.append(many[way][2])
+            taken.busy.append(many[way][3])
+            taken.added.append(alone[way] - alone["plain"])
+    return found
+
+
+async def start(
+    folder: Path, filters: Ways, sizes: tuple[int, ...], rounds: int
+) -> tuple[list[dict[str, Measured]], int, int]:
+    """One Envoy: what it took with headers and with each size of a body, requests that failed, and those that went by
+    without their plugin."""
+    mine, envoys = cores()
+    order = dict(random.sample(list(filters.items()), len(filters)))  # who is made first lies elsewhere
+    headers = [way for way in filters if "body" not in way]
+    bodies = ["plain", *(way for way in filters if "body" in way)]
+    binary = compiled("turns", folder)
+    with ExitStack() as stack:
+        stack.enter_context(model_server(folder))
+        pids = stack.enter_context(beside_servers(folder))
+        for pid in (*_family(folder / "nginx.pid"), *pids):
+            _pin(pid, mine)
+        async with EnvoyProcess(bootstrap(folder, order), folder=folder / "envoy", concurrency=1) as envoy:
+            rig = Rig(envoy, {way: await envoy.wait_listener(way) for way in filters}, pids)
+            _pin(envoy.pid, envoys)
+            measured = []
+            for size in (0, *sizes):
+                with Turns(binary, mine, size) as load:
+                    measured.append(
+                        await measure(rig, load, bodies if size else headers, rounds if not size else rounds // 3)
+                    )
+            stats = await envoy.stats("ext_proc.(failure_mode_allowed|streams_failed)$")
+            return measured, rig.failed, max(stats.values(), default=0)
+
+
+def _family(file: Path) -> list[int]:
+    """The process whose id is in the file, and its children."""
+    pid = int(file.read_text())
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+def _pin(pid: int, to: set[int]) -> None:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), to)
+
+
+def told(report: Report, what: str, starts: list[dict[str, Measured]], absent: str) -> None:
+    """One table of all starts."""
+
+    def middle(way: str, name: str) -> float:
+        return statistics.median(statistics.median(getattr(one[way], name)) for one in starts)
+
+    rows = []
+    for way in starts[0]:
+        if way == "plain":
+            continue
+        shares = [statistics.median(one[way].shares) for one in starts]
+        rows.append(
+            [
+                way,
+                f"{middle(way, 'rates'):,.0f}",
+                f"{statistics.median(shares):.1f}",
+                f"{min(shares):.1f}",
+                f"{max(shares):.1f}",
+                f"{middle(way, 'more'):.1f}",
+                f"{middle(way, 'busy'):.0f}",
+                f"{middle(way, 'beside'):.1f}" if "ext_proc" in way else "",
+                f"{middle(way, 'added'):.3f}",
+            ]
+        )
+    if absent:
+        rows.append(["Wasm (C)", "absent", *[""] * 7])
+    columns = ("way", "requests/s", "% of plain", "lowest", "highest start")
+    report.table(
+        f"{what}: {CONNECTIONS} connections, one for the latency (plain: {middle('plain', 'rates'):,.0f} requests/s)",
+        (*columns, "Envoy's CPU us more", "% of its core", "CPU us beside", "added p50 ms"),
+        rows,
+    )
+    if "embedded Python" not in starts[0]:
+        return
+    for way, name, rate, added in (("embedded Python", "embedded", 75, 0.1), ("ext_proc", "ext_proc", 40, 2)):
+        share = middle(way, "shares")
+        report.figure(f"{name} header plugin, rate of plain", share, "%", rate, "at least", headline=True)
+        report.figure(f"{name} header plugin, added p50", middle(way, "added"), "ms", added, headline=True)
+    report.figure("ext_proc answered by C, rate of plain", middle(ANSWERED_BY_C, "shares"), "%")
+
+
+async def run(report: Report, starts: int, rounds: int) -> None:
+    sizes = (1_000, 100_000)
     with tempfile.TemporaryDirectory(prefix="headgate-plugins-") as name:
-        folder = Path(name)
         os.environ.update(build().environment)
         absent = missing_for_wasm()
         if absent:
             progress(f"Wasm is left out: {absent}")
-        filters = ways(None if absent else build_wasm(folder))
-        with model_server(folder), beside_servers(folder) as pids:
-            async with EnvoyProcess(bootstrap(folder, filters), folder=folder / "envoy", concurrency=1) as envoy:
-                rig = Rig(report, [envoy.pid, *pids], {way: await envoy.wait_listener(way) for way in filters}, absent)
-                headers = [way for way in filters if "body" not in way]
-                bodies = ["plain", *(way for way in filters if "body" in way)]
-                await measure(rig, "headers", headers, None, rounds, seconds)
-                for size in (1_000, 100_000):
-                    text = f"body of {size // 1000} kB"
-                    await measure(rig, text, bodies, script(folder, size), max(2, rounds // 2), seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class Rig:
-    """What the measurements share."""
-
-    report: Report
-    pids: list[int]  # Envoy's, and those of the processes beside it
-    ports: Mapping[str, int]
-    absent: str  # why there is no Wasm
-
-
-async def measure(rig: Rig, what: str, ways: list[str], body: Path | None, rounds: int, seconds: int) -> None:
-    """Each way in pairs with plain Envoy, one right after the other, either first."""
-    report, ports = rig.report, rig.ports
-    others = ways[1:]
-    ratios: dict[str, list[float]] = {way: [] for way in others}
-    costs: dict[str, list[float]] = {way: [] for way in others}
-    beside: dict[str, list[float]] = {way: [] for way in others}
-    added: dict[str, list[float]] = {way: [] for way in others}
-    rates: dict[str, list[float]] = {way: [] for way in ways}
-    failed = 0
-
-    async def taken(way: str) -> tuple[Taken, float, float]:
-        before = [cpu_seconds(pid) for pid in rig.pids]
-        run = await load(ports[way], 16, seconds, body)
-        took = [
-            (cpu_seconds(pid) - then) / (run.rate * seconds) * 1e6 for pid, then in zip(rig.pids, before, strict=True)
-        ]
-        return run, took[0], sum(took[1:])
-
-    for way in ways:
-        await load(ports[way], 16, 1, body)  # connections and caches are there
-    for at in range(rounds):
-        for way in others:
-            pair = ("plain", way) if at % 2 == 0 else (way, "plain")
-            busy = {one: await taken(one) for one in pair}
-            idle = {one: await load(ports[one], 1, 1, body) for one in pair}
-            failed += sum(busy[one][0].failed + idle[one].failed for one in pair)
-            for one in pair:
-                rates[one].append(busy[one][0].rate)
-            ratios[way].append(busy[way][0].rate / busy["plain"][0].rate)
-            costs[way].append(busy[way][1] - busy["plain"][1])
-            beside[way].append(busy[way][2])
-            added[way].append(idle[way].p50 - idle["plain"].p50)
-        progress(f"{what}, round {at + 1}: " + ", ".join(f"{way} {ratios[way][-1]:.2f}" for way in others))
-    middle = statistics.median
-    report.table(
-        f"{what}: 16 connections, and one for the latency (plain: {middle(rates['plain']):,.0f} requests/s)",
-        ("way", "requests/s", "of plain", "from", "to", "Envoy's CPU us more", "CPU us beside", "added p50 ms"),
-        [
-            [
-                way,
-                f"{middle(rates[way]):,.0f}",
-                f"{middle(ratios[way]):.2f}",
-                f"{min(ratios[way]):.2f}",
-                f"{max(ratios[way]):.2f}",
-                f"{middle(costs[way]):.1f}",
-                f"{middle(beside[way]):.1f}" if "ext_proc" in way else "",
-                f"{middle(added[way]):.3f}",
-            ]
-            for way in others
-        ]
-        + ([["Wasm (C)", "absent", *[""] * 6]] if rig.absent else []),
-    )
-    if body is None:
-        share = 100 * middle(ratios["embedded Python"])
-        report.figure("embedded header plugin, rate of plain", share, "%", 75, "at least", headline=True)
-        report.figure("embedded header plugin, added p50", middle(added["embedded Python"]), "ms", 0.1, headline=True)
-        beside_share = 100 * middle(ratios["ext_proc"])
-        report.figure("ext_proc header plugin, rate of plain", beside_share, "%", 40, "at least", headline=True)
-        report.figure("ext_proc header plugin, added p50", middle(added["ext_proc"]), "ms", 2, headline=True)
-    report.figure(f"{what}: failed requests", failed, "", 0)
+        filters = ways(None if absent else build_wasm(Path(name)))
+        found: list[list[dict[str, Measured]]] = []
+        failed = unseen = 0
+        for at in range(starts):
+            folder = Path(name) / str(at)
+            folder.mkdir()
+            measured, more_failed, more_unseen = await start(folder, filters, sizes, rounds)
+            found.append(measured)
+            failed, unseen = failed + more_failed, unseen + more_unseen
+            shares = {way: statistics.median(one.shares) for way, one in measured[0].items() if one.shares}
+            progress(f"start {at + 1}: " + ", ".join(f"{way} {share:.1f} %" for way, share in shares.items()))
+    for at, what in enumerate(("headers", *(f"body of {size // 1000} kB" for size in sizes))):
+        told(report, what, [one[at] for one in found], absent)
+    report.figure("failed requests", failed, "", 0)
+    report.figure("requests that went by without their plugin", unseen, "", 0)
 
 
 def main() -> int:
     chosen = arguments(__doc__)
-    missing = [tool for tool in ("wrk", "nginx") if shutil.which(tool) is None]
-    if missing:
-        print(f"missing: {', '.join(missing)} (Debian: apt-get install wrk nginx-light)", file=sys.stderr)
+    if shutil.which("nginx") is None:
+        print("missing: nginx (Debian: apt-get install nginx-light)", file=sys.stderr)
         return 2
     report = Report("plugins", machine())
-    asyncio.run(run(report, 4 if chosen.quick else 9, 1 if chosen.quick else 2))
+    try:
+        asyncio.run(run(report, 3 if chosen.quick else 5, 8 if chosen.quick else 24))
+    except (NoCompiler, NativeError) as error:
+        print(error, file=sys.stderr)
+        return 2
     return report.close(chosen.json)
 
 
