@@ -2,12 +2,16 @@
 
 A gateway with many models leaves it to Envoy to ask for a model's route when the first request for it comes
 (on-demand scopes): a third of the memory, the same speed. Which of the two holds is decided here, per gateway.
+
+So is whether copies are counted. Envoy forgets what a router filter has counted as soon as another one takes its place,
+so counting ends only when the sidecar has long read the last copies, and most of their answers are there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
@@ -22,6 +26,9 @@ log = logging.getLogger("headgate.sink")
 SLICE = 20
 """Models translated again in one go when a gateway turns to on-demand scopes: a few milliseconds of the loop."""
 
+LINGER = 120.0
+"""Seconds that copies are counted after the last mirror is gone, and after a start: Envoys may have mirrors still."""
+
 Translate = Callable[[ModelPlan, bool], Resources]
 
 
@@ -32,12 +39,19 @@ def _for_envoy(plan: ModelPlan, on_demand: bool) -> Resources:
 class Sink:
     """The engine's way out. It holds every gateway's latest plans, because crossing the threshold concerns them all."""
 
-    def __init__(self, gateways: Iterable[Gateway], translate: Translate = _for_envoy) -> None:
+    def __init__(
+        self,
+        gateways: Iterable[Gateway],
+        translate: Translate = _for_envoy,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.gateways: Mapping[str, Gateway] = {gateway.name: gateway for gateway in gateways}
         self.caches: Mapping[str, Cache] = {name: Cache() for name in self.gateways}
         self._translate = translate
         self._plans: dict[str, dict[str, ModelPlan]] = {name: {} for name in self.gateways}
+        self._clock = clock
         self._mirrored: dict[str, set[str]] = {name: set() for name in self.gateways}
+        self._counts_until: dict[str, float] = dict.fromkeys(self.gateways, clock() + LINGER)  # without mirrors
         self._secrets: dict[str, Mapping[str, Resource]] = {}
         self._on_demand = {gateway.name for gateway in self.gateways.values() if gateway.on_demand_above == 0}
         self._again: deque[tuple[str, str]] = deque()
@@ -59,21 +73,34 @@ class Sink:
         self._publish(gateway)
 
     def _publish(self, gateway: str) -> None:
-        own = dict(translate_gateway(self.gateways[gateway], mirrored=bool(self._mirrored[gateway])))
+        counts = bool(self._mirrored[gateway]) or gateway in self._counts_until
+        own = dict(translate_gateway(self.gateways[gateway], mirrored=counts))
         if self._secrets[gateway]:
             own[Type.SECRET] = self._secrets[gateway]
         self.caches[gateway].apply(gateway_owner(gateway), own)
 
     def _mirrors(self, gateway: str, model: str, mirrors: bool) -> None:
-        """The first model that is mirrored turns the counting of copies on, the last one off."""
+        """The first model that is mirrored turns the counting of copies on, some time after the last one it ends."""
         mirrored = self._mirrored[gateway]
         before = bool(mirrored)
         if mirrors:
             mirrored.add(model)
         else:
             mirrored.discard(model)
-        if bool(mirrored) is not before:
+        if mirrored and not before:
+            if self._counts_until.pop(gateway, None) is None:
+                self._publish(gateway)
+        elif before and not mirrored:
+            self._counts_until[gateway] = self._clock() + LINGER
+            self._wake.set()
+
+    def stop_counting(self) -> float | None:
+        """End it where its time has come. Returns the seconds until it comes elsewhere."""
+        now = self._clock()
+        for gateway in [name for name, until in self._counts_until.items() if until <= now]:
+            del self._counts_until[gateway]
             self._publish(gateway)
+        return min(self._counts_until.values()) - now if self._counts_until else None
 
     def apply(self, plan: ModelPlan) -> None:
         """Publish a model's plan. Raises if it cannot be translated; then the cache keeps what it had."""
@@ -97,9 +124,16 @@ class Sink:
             self._mirrors(gateway, model, False)
 
     async def run(self) -> None:
-        """Translate again what has to change to on-demand, a slice at a time so that no probe or Envoy waits."""
+        """Translate again what has to change to on-demand, a slice at a time so that no probe or Envoy waits.
+
+        And end the counting of copies in time.
+        """
         while True:
-            await self._wake.wait()
+            try:
+                async with asyncio.timeout(self.stop_counting()):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
             self._wake.clear()
             while self._again:
                 self.translate_slice()

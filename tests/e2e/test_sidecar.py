@@ -20,7 +20,7 @@ from aiohttp import web
 from scraping import needs_prometheus, prometheus, sidecar_process
 
 from headgate.envoy import EnvoyProcess
-from headgate.sink import Sink
+from headgate.sink import LINGER, Sink
 from sidecar.metrics.admin import Admin, address
 from sidecar.metrics.follow import Follower
 from sidecar.metrics.stats import PATH, Key, Outcome
@@ -238,7 +238,10 @@ def test_the_first_mirrored_model_is_counted_and_drains_no_connection(rig):
     """The router that counts copies comes and goes as a resource of its own, while one connection stays."""
 
     async def body(rig: Any) -> None:
-        sink = Sink([Gateway("default", (Listener("http", "127.0.0.1", 0),))])
+        now = 0.0
+        sink = Sink([Gateway("default", (Listener("http", "127.0.0.1", 0),))], clock=lambda: now)
+        now += LINGER
+        sink.stop_counting()
         copies = V2._replace(route="mirror")
         async with known_server() as v1, known_server() as v2:
             v2.release.set()
@@ -260,10 +263,13 @@ def test_the_first_mirrored_model_is_counted_and_drains_no_connection(rig):
             async with following(envoy) as follower:
                 await ask(0.0)
                 await ask(100.0)
-                await settled(follower, {V1: 6, copies: 3})
+                await ask(0.0)  # before anybody has read the copies
+                await settled(follower, {V1: 9, copies: 3})
+                now += LINGER
+                sink.stop_counting()
                 await ask(0.0)
                 await ask(100.0)
-                await settled(follower, {V1: 12, copies: 6})
+                await settled(follower, {V1: 15, copies: 6})
             writer.close()
 
     rig(body)

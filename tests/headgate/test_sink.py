@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from headgate.config import gateway_owner
-from headgate.sink import SLICE, Sink
+from headgate.sink import LINGER, SLICE, Sink
 from xds.cache import Changes
 from xds.ir import Backend, Endpoint, Gateway, Listener, Match, Mirror, ModelPlan, Route, Target
 from xds.resources import Resource, Type
@@ -63,43 +63,116 @@ def mirrored(name: str) -> ModelPlan:
     return replace(plan(name), routes=(replace(route, mirrors=(Mirror(name, 100.0, "v2"),)),))
 
 
-def test_copies_are_counted_while_some_model_is_mirrored() -> None:
-    sink = Sink([EDGE])
-    cache = sink.caches["edge"]
-    sink.secrets("edge", {"edge/http": Resource.of("edge/http", b"pem")})
+class Counting:
+    """A sink whose clock stands still, and whether Envoys of its gateway count copies."""
 
-    def router() -> Resource:
-        own = cache.resources(gateway_owner("edge"))
-        assert own[Type.SECRET], "the certificate stays"
-        (found,) = own[Type.EXTENSION].values()
+    def __init__(self, began: bool = True) -> None:
+        self.now = 100.0
+        self.sink = Sink([EDGE], clock=lambda: self.now)
+        self._on = self.router
+        if began:
+            self.later(LINGER)
+
+    def later(self, seconds: float) -> float | None:
+        self.now += seconds
+        return self.sink.stop_counting()
+
+    @property
+    def router(self) -> Resource:
+        (found,) = self.sink.caches["edge"].resources(gateway_owner("edge"))[Type.EXTENSION].values()
         return found
 
-    nobody = router()
+    def counts(self) -> bool:
+        return self.router == self._on
+
+
+def test_copies_are_counted_while_some_model_is_mirrored_and_until_they_have_been_read() -> None:
+    """Envoy forgets what a router has counted when another takes its place."""
+    edge = Counting()
+    sink = edge.sink
+    sink.secrets("edge", {"edge/http": Resource.of("edge/http", b"pem")})
+    assert not edge.counts()
     sink.apply(plan("a"))
-    assert router() is nobody
+    assert not edge.counts()
     sink.apply(mirrored("a"))
-    counting = router()
-    assert counting.version != nobody.version
+    assert edge.counts()
     sink.apply(mirrored("b"))
     sink.apply(plan("a"))
-    assert router() == counting, "b is still mirrored"
+    assert edge.later(LINGER) is None
+    assert edge.counts(), "b is still mirrored"
     sink.remove("edge", "default/b")
-    assert router() == nobody
-    sink.apply(mirrored("b"))
-    assert router() == counting
+    assert edge.later(LINGER - 1.0) == pytest.approx(1.0)
+    assert edge.counts(), "the sidecar may not have read the last copies"
+    assert edge.later(1.0) is None
+    assert not edge.counts()
+    assert sink.caches["edge"].resources(gateway_owner("edge"))[Type.SECRET], "the certificate stays"
+
+
+def test_a_mirror_that_comes_and_goes_changes_the_router_once() -> None:
+    edge = Counting()
+    seen: list[Changes] = []
+
+    class Watching:
+        def changed(self, changes: Changes) -> None:
+            seen.extend([changes] if Type.EXTENSION in changes else [])
+
+    edge.sink.caches["edge"].watch(Watching())
+    for _ in range(10):
+        edge.sink.apply(mirrored("a"))
+        edge.later(LINGER / 4)
+        edge.sink.apply(plan("a"))
+        edge.later(LINGER / 4)
+    assert (edge.counts(), len(seen)) == (True, 1)
+
+
+def test_at_a_start_envoys_may_have_mirrors_from_before() -> None:
+    edge = Counting(began=False)
+    edge.sink.apply(plan("a"))
+    edge.later(LINGER - 1.0)
+    assert edge.counts()
+    edge.sink.apply(mirrored("a"))
+    edge.later(LINGER)
+    assert edge.counts()
+    edge.sink.apply(plan("a"))
+    edge.later(LINGER)
+    assert not edge.counts()
+
+
+def test_the_counting_of_copies_ends_by_itself() -> None:
+    async def main() -> None:
+        edge = Counting(began=False)
+        ended = asyncio.Event()
+
+        class Watching:
+            def changed(self, changes: Changes) -> None:
+                if Type.EXTENSION in changes:
+                    ended.set()
+
+        edge.sink.caches["edge"].watch(Watching())
+        edge.now += LINGER - 0.01
+        running = asyncio.create_task(edge.sink.run())
+        await asyncio.sleep(0)
+        edge.now += LINGER
+        async with asyncio.timeout(20):
+            await ended.wait()
+        running.cancel()
+        assert not edge.counts()
+
+    asyncio.run(main())
 
 
 def test_copies_are_counted_before_any_is_made() -> None:
-    sink = Sink([EDGE])
+    edge = Counting()
     seen: list[Type] = []
 
     class Watching:
         def changed(self, changes: Changes) -> None:
             seen.extend(kind for kind in changes if kind in (Type.EXTENSION, Type.ROUTE))
 
-    sink.caches["edge"].watch(Watching())
-    sink.apply(mirrored("a"))
-    sink.remove("edge", "default/a")
+    edge.sink.caches["edge"].watch(Watching())
+    edge.sink.apply(mirrored("a"))
+    edge.sink.remove("edge", "default/a")
+    edge.later(LINGER)
     assert seen == [Type.EXTENSION, Type.ROUTE, Type.ROUTE, Type.EXTENSION]
 
 
@@ -107,7 +180,10 @@ def test_a_plan_that_cannot_be_translated_turns_no_counting_on() -> None:
     def refuse(plan: ModelPlan, on_demand: bool) -> dict[Type, dict[str, Resource]]:
         raise ValueError("no")
 
-    sink = Sink([EDGE], refuse)
+    now = 0.0
+    sink = Sink([EDGE], refuse, clock=lambda: now)
+    now = LINGER
+    sink.stop_counting()
     before = sink.caches["edge"].resources(gateway_owner("edge"))
     with pytest.raises(ValueError, match="no"):
         sink.apply(mirrored("a"))
