@@ -8,7 +8,8 @@ there even if the client left before the answer. Answers always have the header,
 route is known.
 
 What was answered is counted by the histogram of the time to its first byte, which every answer has: a counter beside it
-would cost Envoy another 0.5 us of each request, and a filter by code 0.2 us. So there are as few as can be.
+would cost Envoy another 0.5 us of each request, and a filter by code 0.2 us. So there are as few as can be. An answer
+that ended otherwise than well may have no such time, as its client had left, or the server, while a plugin held it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from envoy_data_plane.envoy.config.accesslog.v3 import (
     ComparisonFilter,
     ComparisonFilterOp,
     HeaderFilter,
+    ResponseFlagFilter,
     StatusCodeFilter,
 )
 from envoy_data_plane.envoy.config.core.v3 import RuntimeUInt32
@@ -64,7 +66,9 @@ def route_name(plan: ir.ModelPlan, route: ir.Route) -> str:
 
 @lru_cache(maxsize=1)
 def access_logs() -> tuple[AccessLog, ...]:
-    """Return two loggers, of which each request takes one: it was answered, or it was not and so has no times."""
+    """Return three loggers. Each request takes one of two: it was answered, or it was not and so has no times. Answers
+    with a flag take the third as well, for what the first can count of them.
+    """
     answered = _config(
         [*_bytes(WHERE_ANSWERED), *_sums(WHERE_ANSWERED)],
         [
@@ -73,9 +77,12 @@ def access_logs() -> tuple[AccessLog, ...]:
         ],
     )
     requests = ConfigCounter(stat=_stat("requests", OUTCOME + WHERE), value_fixed=1)
+    flagged = ConfigCounter(stat=_stat("flagged", OUTCOME + WHERE_ANSWERED), value_fixed=1)
+    any_flag = AccessLogFilter(response_flag_filter=ResponseFlagFilter())
     return (
         _log(answered, _code(_Op.GE, 100)),
         _log(_config([requests, *_bytes(WHERE)]), _code(_Op.LE, 99)),
+        _log(_config([flagged]), _both(any_flag, _code(_Op.GE, 100))),
     )
 
 

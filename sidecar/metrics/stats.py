@@ -2,11 +2,12 @@
 
 Envoy joins the labels of a request into one tag (headgate's control plane asks for it), whose parts are
 
-    requests, answered: code|grpc-status|flags|route|cluster|app-version
-    the others:                              route|cluster|app-version
+    requests, answered, flagged: code|grpc-status|flags|route|cluster|app-version
+    the others:                                       route|cluster|app-version
 
 The route is `primary@model@name` (see `sidecar.route_name`). Where there was an answer the cluster is left out.
-`requests` counts what was not answered, and copies; what was is in `answered`, times to the first byte.
+`requests` counts what was not answered, and copies; what was is in `answered`, times to the first byte, or if it ended
+otherwise than well in `flagged`, whether or not it has such a time.
 
 Mirrored copies never pass a listener: their route is `~copy`, and what is known of them is the cluster that gets them.
 """
@@ -35,7 +36,7 @@ _SHADOW = re.compile(r"(.*)~shadow(-grpc)?", re.DOTALL)
 _FLAGS = re.compile(r"[A-Z0-9]+(,[A-Z0-9]+)*")
 _NOTHING = "-"
 """What Envoy writes where there is nothing: no name of a version begins so."""
-_BY_OUTCOME = ("requests", "answered")
+_BY_OUTCOME = ("requests", "answered", "flagged")
 _PARTS_OF_A_REQUEST = 6
 _MOST_LABEL = 200
 _GRPC_STATUSES = 16
@@ -128,8 +129,8 @@ class Stat(NamedTuple):
     """What one of Envoy's names says."""
 
     kind: str
-    """`requests`, `answered`, `request_bytes`, `response_bytes`, `duration_us`, `first_byte_us`, `duration` or
-    `first_byte`.
+    """`requests`, `answered`, `flagged`, `request_bytes`, `response_bytes`, `duration_us`, `first_byte_us`, `duration`
+    or `first_byte`.
     """
     key: Key
     outcome: Outcome | None = None

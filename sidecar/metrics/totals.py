@@ -183,10 +183,13 @@ class Totals:
     def figures(self) -> dict[Key, Figures]:
         """Return the totals by key. Several lines of one key, such as its header routes', are added up."""
         found: dict[Key, Figures] = {key: Figures({}, {}, {}) for key in self._seen}
+        flagged: dict[tuple[Key, Outcome], int] = {}
         for line in self._lines.values():
             kind, key, outcome = line.stat
             figures, total = found[key], line.total
-            if outcome is not None:
+            if outcome is not None and kind == "flagged":
+                flagged[key, outcome] = flagged.get((key, outcome), 0) + line.count
+            elif outcome is not None:
                 figures.requests[outcome] = figures.requests.get(outcome, 0) + line.count
             if isinstance(total, tuple):
                 times, kind = Times(line.bounds, total), _TIMES.get(kind, kind)
@@ -194,4 +197,7 @@ class Totals:
                 figures.times[kind] = times if known is None else known.plus(times)
             elif outcome is None:
                 figures.sums[kind] = figures.sums.get(kind, 0) + total
+        for (key, outcome), count in flagged.items():  # of which those with a time are there already
+            requests = found[key].requests
+            requests[outcome] = max(count, requests.get(outcome, 0))
         return found

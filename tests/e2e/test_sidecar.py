@@ -19,8 +19,12 @@ import grpc
 from aiohttp import web
 from scraping import needs_prometheus, prometheus, sidecar_process
 
+from headgate.config import Config
 from headgate.envoy import EnvoyProcess
 from headgate.sink import LINGER, Sink
+from router.offline import load
+from sidecar.ext_proc.application import Application, ExtProcSpec
+from sidecar.ext_proc.server import Server
 from sidecar.metrics.admin import Admin, address
 from sidecar.metrics.follow import Follower
 from sidecar.metrics.stats import PATH, Key, Outcome
@@ -301,6 +305,87 @@ def test_an_answer_that_breaks_off_is_an_error_whatever_its_code(rig):
                 assert (outcome.code, count, outcome.failed) == ("200", 1, True), outcome
 
     rig(body)
+
+
+HOLDING = """
+from sidecar.plugin import Buffered, HttpContext, Plugin
+
+
+class Context(HttpContext):
+    def on_response_body(self, body):
+        pass
+
+
+class Holding(Plugin):
+    context = Context
+    response_body = Buffered()
+"""
+
+
+def test_an_answer_that_never_got_past_a_plugin_is_counted(rig, tmp_path):
+    """Its client has left before the first byte, of which there is no time then."""
+    (tmp_path / "holding.py").write_text(HOLDING)
+    listen = f"unix:{tmp_path}/plugins.sock"
+    chain = {"host": "ext-proc", "address": listen, "chain": [{"name": "holding", "models": "all"}]}
+    gateway = {"name": "default", "listeners": [{"name": "http", "port": 0}], "plugins": chain}
+    gateways = [one.as_ir() for one in Config.model_validate({"gateways": [gateway]}).gateways]
+
+    async def body(rig: Any) -> None:
+        begun = asyncio.Event()
+
+        async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhello")
+            begun.set()
+            await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(half, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            (tmp_path / "iris.yaml").write_text(f"""\
+apiVersion: headgate.dev/v1alpha1
+kind: ModelRollout
+metadata: {{name: iris}}
+spec:
+  hosts: [iris.test]
+  versions:
+  - {{name: v1, backend: {{endpoints: ["127.0.0.1:{port}"]}}}}
+""")
+            spec = {"plugins": [{"plugin": "holding.py", "name": "holding"}], "folder": tmp_path}
+            plugins = Server(Application(ExtProcSpec.model_validate(spec)))
+            await plugins.start(listen)
+            rig._stack.push_async_callback(plugins.stop, 0.5)
+            await rig.serve(*gateways)
+            (wanted,) = load(tmp_path / "iris.yaml", gateways={one.name: one for one in gateways}).plans.values()
+            rig.apply(wanted)
+            envoy = await rig.envoy()
+            await rig.applied(MODEL)
+            async with following(envoy) as follower:
+                _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+                writer.write(b"GET /infer HTTP/1.1\r\nhost: iris.test\r\n\r\n")
+                await begun.wait()
+
+                async def held() -> bool:
+                    return await counter(envoy, "cluster.default/iris/v1.upstream_cx_rx_bytes_total") > 0
+
+                await until(held, "Envoy has the answer's headers")
+                writer.close()
+
+                async def told() -> bool:
+                    await follower.read_once()
+                    return V1 in follower.figures and follower.figures[V1].count > 0
+
+                await until(told, "the answer is counted")
+                assert follower.figures[V1].requests == {Outcome("200", "", "DC"): 1}
+
+    rig(body)
+
+
+async def counter(envoy: EnvoyProcess, name: str) -> int:
+    """One of Envoy's own counters."""
+    async with Admin(address(f"http://127.0.0.1:{envoy.admin_port}")) as admin:
+        found = json.loads(await admin.get(f"/stats?format=json&filter=^{name}$"))["stats"]
+    return sum(one["value"] for one in found)
 
 
 def test_grpc_calls_are_told_by_their_status(rig):

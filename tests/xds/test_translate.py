@@ -369,12 +369,12 @@ def test_a_changed_weight_changes_the_routes_and_nothing_else():
 @pytest.mark.parametrize(
     ("requests", "copies", "streams", "mirrored", "loggers"),
     [
-        (1, 1, 0, 1, (2, 2)),
-        (1, 1, 0, 0, (2, 0)),
-        (1, 0, 0, 1, (2, 0)),
+        (1, 1, 0, 1, (3, 2)),
+        (1, 1, 0, 0, (3, 0)),
+        (1, 0, 0, 1, (3, 0)),
         (0, 1, 0, 1, (0, 0)),
         (0, 0, 1, 1, (1, 0)),
-        (1, 1, 1, 1, (3, 2)),
+        (1, 1, 1, 1, (4, 2)),
     ],
 )
 def test_a_gateway_has_the_loggers_of_what_it_counts(requests, copies, streams, mirrored, loggers):

@@ -22,12 +22,12 @@ def loggers(gateway: Gateway) -> list[dict[str, Any]]:
 
 def test_nothing_is_streamed_unless_asked_for():
     assert loggers(PLAIN) == []
-    assert [each["name"] for each in loggers(replace(PLAIN, count_requests=True))] == ["envoy.access_loggers.stats"] * 2
+    assert [each["name"] for each in loggers(replace(PLAIN, count_requests=True))] == ["envoy.access_loggers.stats"] * 3
 
 
 def test_counting_goes_on_beside_the_stream():
     names = [each["name"] for each in loggers(replace(PLAIN, count_requests=True, stream=Stream()))]
-    assert names == ["envoy.access_loggers.stats"] * 2 + ["envoy.access_loggers.fluentd"]
+    assert names == ["envoy.access_loggers.stats"] * 3 + ["envoy.access_loggers.fluentd"]
 
 
 def test_the_record_is_one_string_whose_key_names_the_labels():

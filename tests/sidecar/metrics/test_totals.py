@@ -129,6 +129,18 @@ def test_what_was_answered_is_counted_by_its_times():
     assert figures.sums == {}
 
 
+def test_an_answer_that_ended_badly_is_counted_once_with_a_time_or_without():
+    totals = Totals()
+    bounds = (1.0,)
+    timed, none, ok = (f"headgate.answered.by.{outcome}|{OF_V1}" for outcome in ("200||DC", "200||UC", "200||-"))
+    flagged = {name.replace("answered", "flagged"): count for name, count in ((timed, 3), (none, 2))}
+    totals.take(Reading(flagged, {timed: (1,), ok: (4,)}, {timed: bounds, ok: bounds}), 1.0)
+    (figures,) = totals.figures().values()
+    assert figures.requests == {Outcome("200", ""): 4, Outcome("200", "", "DC"): 3, Outcome("200", "", "UC"): 2}
+    assert figures.times["first_byte"].count == 5
+    assert figures.sums == {}
+
+
 def test_an_envoy_with_other_buckets_does_not_turn_requests_back():
     totals = Totals()
     name = f"headgate.answered.by.200||-|{OF_V1}"
