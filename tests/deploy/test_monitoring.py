@@ -18,6 +18,7 @@ from charts import CHART, DEPLOY, ROOT, Object, of_kind, render
 RULES, UNIT_TESTS = DEPLOY / "prometheus/rules.yaml", DEPLOY / "prometheus/rules.test.yaml"
 GRAFANA = DEPLOY / "grafana"
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(GRAFANA.glob("*.json"))}
+DOCS = ("configuration.md", "sidecar.md", "plugins.md")
 PROMTOOL = shutil.which("promtool")
 
 needs_promtool = pytest.mark.skipif(
@@ -43,7 +44,7 @@ def promtool(*arguments: str | Path) -> str:
 
 def known_metrics() -> set[str]:
     """Those that the docs list, which other tests compare with the code, and what Prometheus' client adds."""
-    pages = "".join((ROOT / "docs" / name).read_text() for name in ("configuration.md", "sidecar.md"))
+    pages = "".join((ROOT / "docs" / name).read_text() for name in DOCS)
     listed = set(re.findall(r"^\| `(headgate_\w+)`", pages, re.MULTILINE))
     return {*listed, "process_cpu_seconds_total", "process_resident_memory_bytes"}
 
@@ -55,7 +56,7 @@ def metrics(expression: str) -> set[str]:
 
 def known_labels() -> set[str]:
     """Second column of the same lists, and what Prometheus adds."""
-    pages = "".join((ROOT / "docs" / name).read_text() for name in ("configuration.md", "sidecar.md"))
+    pages = "".join((ROOT / "docs" / name).read_text() for name in DOCS)
     columns = re.findall(r"^\| `headgate_\w+` \|([^|]*)\|", pages, re.MULTILINE)
     return {"le", "job", "instance", *(name for column in columns for name in re.findall(r"`(\w+)`", column))}
 
