@@ -1,8 +1,8 @@
 """Every panel and every rule that we ship, answered by a real Prometheus.
 
 It scrapes two replicas that follow a cluster, and the sidecar of a real Envoy with HTTP, gRPC, mirrored, failing, lost
-and unfinished requests. One Envoy is turned away, one rollout is refused, one has no server, and a version of another
-is deleted: so every question has an answer.
+and unfinished requests, which knows of plugins, too. One Envoy is turned away, one rollout is refused, one has no
+server, and a version of another is deleted: so every question has an answer.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import yaml
 from scraping import Prometheus, needs_prometheus, prometheus, sidecar_process
 
 from headgate.envoy import EnvoyProcess
+from sidecar.ext_proc.application import Application, ExtProcSpec
+from sidecar.ext_proc.figures import FigureFile
 from xds.bootstrap import bootstrap
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -143,11 +145,13 @@ def test_every_question_that_we_ship_has_an_answer(rig: Any, tmp_path: Path) -> 
         await it.programmed("default/tulip", v6=50, v7=50)
         it.rollout("v1", "v3", name="lily")
         await it.programmed("default/lily")
+        figures = tmp_path / "figures"
+        plugins = ExtProcSpec.model_validate({"plugins": [{"plugin": "sidecar.plugins.stamp:Stamp"}]})
         refused = [{"headers": [{"name": "x-a", "regex": BEYOND_ENVOYS_LIMIT}]}]
         change(it, "lily", {"name": "v1"}, {"name": "v3", "match": refused})
         async with (
             turned_away(planes[0].xds_port),
-            sidecar_process(f"http://127.0.0.1:{envoy.admin_port}") as (_, url),
+            sidecar_process(f"http://127.0.0.1:{envoy.admin_port}", "--plugin-figures", str(figures)) as (_, url),
             prometheus(
                 tmp_path,
                 {
@@ -172,6 +176,7 @@ def test_every_question_that_we_ship_has_an_answer(rig: Any, tmp_path: Path) -> 
                     await asyncio.sleep(0.5)
 
             on = clients.create_task(restless())
+            counting = clients.create_task(FigureFile(Application(plugins), figures).run())
             it.api.delete("apps/v1", "Deployment", "v7", "default")
             await until_answered(asked, panels() | rules())
             shares = {
@@ -187,5 +192,6 @@ def test_every_question_that_we_ship_has_an_answer(rig: Any, tmp_path: Path) -> 
             assert {(one["health"], one.get("lastError", "")) for one in evaluated} == {("ok", "")}
             await until_begun(asked)
             on.cancel()
+            counting.cancel()
 
     rig(body, within=110.0)
