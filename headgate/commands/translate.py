@@ -49,11 +49,12 @@ def translate(
     if gateway is not None and gateway not in used:
         raise Failure(f"no gateway {gateway!r}", f"known: {', '.join(sorted(used))}", exit_code=2)
     models = Counter(plan.gateway for plan in found.plans.values())
+    mirrored = {plan.gateway for plan in found.plans.values() if any(route.mirrors for route in plan.routes)}
     documents: dict[str, Any] = {}
     if model is None:
         for name, one in known.items():
             if gateway in (None, name):
-                documents[gateway_owner(name)] = _readable(envoy.translate_gateway(one))
+                documents[gateway_owner(name)] = _readable(envoy.translate_gateway(one, mirrored=name in mirrored))
     for key in chosen(found, model):
         plan = found.plans.get(key)
         if plan is not None and gateway in (None, plan.gateway):

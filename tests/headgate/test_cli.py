@@ -431,6 +431,15 @@ def test_translate_can_be_limited(manifests: Path, put) -> None:
     assert result.exit_code == 2
 
 
+@pytest.mark.parametrize(("strategy", "loggers"), [("none", 0), ("mirror", 2)])
+def test_translate_counts_copies_if_there_are_any(manifests: Path, put, strategy: str, loggers: int) -> None:
+    put("iris")
+    put("wine", strategy=strategy)
+    found = yaml.safe_load(run("translate", manifests).stdout)
+    [router] = found["gateway/default"]["extension"].values()
+    assert len(router["typed_config"].get("upstream_log", ())) == loggers
+
+
 def test_translate_turns_to_on_demand_as_the_control_plane_would(manifests: Path, put, tmp_path: Path) -> None:
     put("iris")
     file = tmp_path / "headgate.yaml"
