@@ -434,7 +434,7 @@ def test_translate_can_be_limited(manifests: Path, put) -> None:
 @pytest.mark.parametrize(("strategy", "loggers"), [("none", 0), ("mirror", 2)])
 def test_translate_counts_copies_if_there_are_any(manifests: Path, put, strategy: str, loggers: int) -> None:
     put("iris")
-    put("wine", strategy=strategy)
+    put("wine", strategy=strategy, versions=[{"name": name, "backend": SPLIT[0]["backend"]} for name in ("v1", "v2")])
     found = yaml.safe_load(run("translate", manifests).stdout)
     [router] = found["gateway/default"]["extension"].values()
     assert len(router["typed_config"].get("upstream_log", ())) == loggers
