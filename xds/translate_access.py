@@ -44,7 +44,7 @@ from xds.translate_common import pack
 _Op = ComparisonFilterOp
 PREFIX = "headgate"
 TAG = "by"
-MOST_COUNTERS, MOST_HISTOGRAMS = 20_000, 20_000
+MOST_COUNTERS, MOST_HISTOGRAMS = 20_000, 10_000
 """What one listener may keep: codes and gRPC statuses are the model servers' to choose. Unused ones are evicted."""
 
 WHERE = f"%ROUTE_NAME%|%UPSTREAM_CLUSTER%|%RESP({ir.VERSION_HEADER})%"

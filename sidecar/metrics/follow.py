@@ -15,6 +15,8 @@ from sidecar.metrics.totals import GRACE, Figures, Totals
 from sidecar.metrics.windows import Windows, versions
 
 INTERVAL = 1.0
+_LEISURE = 4.0
+"""A reading is followed by so many times its own time without one: servers that make up codes can make it long."""
 STALE = 10.0
 _log = logging.getLogger("sidecar")
 
@@ -23,6 +25,11 @@ class Source(Protocol):
     """What `sidecar.metrics.admin.Admin` is."""
 
     async def get(self, path: str) -> bytes: ...
+
+
+def rest(interval: float, took: float) -> float:
+    """Seconds until the next reading."""
+    return max(interval - took, took * _LEISURE)
 
 
 class Follower:
@@ -45,11 +52,11 @@ class Follower:
         self.trouble: str | None = "nothing has been read yet"
 
     async def run(self) -> None:
-        """Read again and again; a reading that takes long delays the next one, it does not pile up."""
+        """Read again and again. A reading that takes long delays the next one, so that all take a fifth of a core."""
         while True:
             began = self._clock()
             await self.read_once()
-            await asyncio.sleep(max(self._interval - (self._clock() - began), self._interval / 10))
+            await asyncio.sleep(rest(self._interval, self._clock() - began))
 
     async def read_once(self) -> None:
         began = self._clock()
