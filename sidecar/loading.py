@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sidecar.anew import fresh
 from sidecar.chain import told
@@ -26,7 +26,7 @@ from sidecar.memory import walk_of
 from sidecar.pipeline import Bound, Pipeline, metric_word
 from sidecar.places import Place, misplaced, rather
 from sidecar.plugin import Plugin
-from sidecar.quantity import Bytes
+from sidecar.quantity import Bytes, quantity_text
 from sidecar.shared import SharedData
 from sidecar.watch import WATCH
 
@@ -44,9 +44,14 @@ class PluginSpec(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict, description="What the plugin is given.")
     on_failure: Literal["open", "closed"] | None = Field(None, alias="onFailure", description="By default its own.")
     budget: float | None = Field(None, gt=0, description="Seconds a hook may take. By default the plugin's own.")
-    memory: Bytes | None = Field(
-        None, ge=LEAST_MEMORY, description="What it may keep, such as 64Mi. By default the plugin's own."
-    )
+    memory: Bytes | None = Field(None, description="What it may keep, such as 64Mi. By default the plugin's own.")
+
+    @field_validator("memory")
+    @classmethod
+    def _enough(cls, memory: int | None) -> int | None:
+        if memory is not None and memory < LEAST_MEMORY:
+            raise ValueError(f"must be at least {quantity_text(LEAST_MEMORY)}, not {memory}: write for example 64Mi")
+        return memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,5 +252,6 @@ def _from_pydantic(field: str, error: ValidationError) -> list[Fault]:
     faults = []
     for one in error.errors(include_url=False, include_input=False):
         path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"])
-        faults.append(Fault(f"{field}{path}", one["msg"][:1].lower() + one["msg"][1:]))
+        what = one["msg"].removeprefix("Value error, ")
+        faults.append(Fault(f"{field}{path}", what[:1].lower() + what[1:]))
     return faults
