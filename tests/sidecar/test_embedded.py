@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -509,7 +510,7 @@ def test_a_plugin_that_leaks_is_suspended_and_its_memory_comes_back_while_others
             await until(lambda: rig.resident() < before + (most - before) / 2, "its memory comes back")
             await until(lambda: rig.sample("headgate_plugin_memory_bytes") < 2_000_000, "measured again")
             assert (await rig.ask())[1]["x-told"] == "here"
-        assert "plugin 'LeakPlugin': keeps more than its 24 MiB: 24 MiB by self.seen" in rig.log()
+        assert re.search(r"plugin 'LeakPlugin': keeps more than its 24 MiB: \d\d MiB by self.seen", rig.log())
         assert "started anew" in rig.log()
 
     run(test)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -313,7 +314,7 @@ def test_locust_s_page_is_alive(server: RawServer) -> None:
     )
     assert outcome.valid, outcome.faults
     assert any("locust's page" in note for note in notes)
-    assert b"main v1" in pages[0]
+    assert re.search(rb"main v[12]", pages[0]), "which of the two answers is a matter of connections"
 
 
 def test_a_worker_from_elsewhere_ends_with_a_leader_that_cannot_begin(server: RawServer) -> None:
