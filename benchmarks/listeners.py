@@ -9,7 +9,6 @@ what bounds every way; the rate is what a user of one worker would see.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import statistics
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from benchmarks.compiled import compiled
-from benchmarks.load_tools import Target, cores, target
+from benchmarks.load_tools import Target, cores, pin, target
 from benchmarks.plane import GATEWAY, Plane, rollouts
 from benchmarks.turns import Turns
 from headgate.envoy import EnvoyProcess
@@ -43,12 +42,6 @@ spec:
   - {{name: v1, weight: 50, backend: {{endpoints: ["127.0.0.1:{v1}"]}}}}
   - {{name: v2, weight: 50, backend: {{endpoints: ["127.0.0.1:{v2}"]}}}}
 """
-
-
-def pinned(envoy: int) -> None:
-    """Give all of Envoy's threads its own core."""
-    for task in Path(f"/proc/{envoy}/task").iterdir():
-        os.sched_setaffinity(int(task.name), cores()[1])
 
 
 def gateway(**ways: Any) -> Gateway:
@@ -79,7 +72,7 @@ class Rig:
         assert plane.envoy is not None
         self.envoy: EnvoyProcess = plane.envoy
         self.ports = {name: await self.envoy.wait_listener(name) for name in self._ways}
-        pinned(self.envoy.pid)
+        pin(self.envoy.pid, cores()[1])
         self.load = enter(Turns(compiled("turns", folder), cores()[0]))
         for name in self._ways:
             await self.rate(name, 0.3)

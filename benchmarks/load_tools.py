@@ -24,6 +24,12 @@ HERE = Path(__file__).resolve().parent
 BODY = b'{"id":"0","inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[5.1,3.5,1.4,0.2]}]}'
 
 
+def pin(pid: int, to: set[int]) -> None:
+    """All of a process's threads onto these cores."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), to)
+
+
 def cores() -> tuple[set[int], set[int]]:
     """The target's and the generator's; the same where there is but one."""
     available = sorted(os.sched_getaffinity(0))

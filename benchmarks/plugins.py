@@ -28,7 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.compiled import NoCompiler, compiled
-from benchmarks.load_tools import cores
+from benchmarks.load_tools import cores, pin
 from benchmarks.report import Report, arguments, machine, progress
 from benchmarks.turns import Turns
 from benchmarks.wasm import build as build_wasm
@@ -275,10 +275,10 @@ async def start(
         stack.enter_context(model_server(folder))
         pids = stack.enter_context(beside_servers(folder))
         for pid in (*_family(folder / "nginx.pid"), *pids):
-            _pin(pid, mine)
+            pin(pid, mine)
         async with EnvoyProcess(bootstrap(folder, order), folder=folder / "envoy", concurrency=1) as envoy:
             rig = Rig(envoy, {way: await envoy.wait_listener(way) for way in filters}, pids)
-            _pin(envoy.pid, envoys)
+            pin(envoy.pid, envoys)
             measured = []
             for size in (0, *sizes):
                 with Turns(binary, mine, size) as load:
@@ -293,11 +293,6 @@ def _family(file: Path) -> list[int]:
     """The process whose id is in the file, and its children."""
     pid = int(file.read_text())
     return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-
-
-def _pin(pid: int, to: set[int]) -> None:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), to)
 
 
 def told(report: Report, what: str, starts: list[dict[str, Measured]], absent: str) -> None:

@@ -12,8 +12,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
@@ -21,7 +20,8 @@ from aiohttp import web
 
 from benchmarks.child import cpu_seconds, resident
 from benchmarks.listeners import COLUMNS, Compared, Rig, gateway
-from benchmarks.report import ROOT, Report, arguments, machine, progress
+from benchmarks.report import Report, arguments, machine, progress
+from benchmarks.sidecar_child import sidecar
 from sidecar.metrics.families import Own, page
 from sidecar.metrics.follow import Follower
 from xds.bootstrap import SECONDS
@@ -35,28 +35,12 @@ async def cost(report: Report, starts: int, rounds: int) -> None:
     for start in range(starts):
         for mirrored, compared in found.items():
             progress(f"Envoy {2 * start + mirrored + 1} of {2 * starts}")
-            async with Rig(WAYS, mirrored=mirrored) as rig, beside(f"http://127.0.0.1:{rig.envoy.admin_port}"):
+            async with Rig(WAYS, mirrored=mirrored) as rig, sidecar(f"http://127.0.0.1:{rig.envoy.admin_port}"):
                 compared.add(await rig.compare(rounds), "plain")
     report.table(f"One worker of Envoy, {starts} starts", COLUMNS, found[False].rows())
     report.table("The same while some model is mirrored", COLUMNS, found[True].rows())
     report.figure("request rate with figures on", found[False].share("counting"), "%", 95, "at least", headline=True)
     report.figure("request rate while some model is mirrored", found[True].share("counting"), "%")
-
-
-@asynccontextmanager
-async def beside(admin: str) -> AsyncIterator[tuple[int, str]]:
-    """The sidecar as users start it: its process id, and where it answers."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "headgate", "sidecar", "--envoy", admin, "--listen", "127.0.0.1:0"),
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    try:
-        assert child.stderr is not None
-        yield child.pid, f"http://{(await child.stderr.readline()).decode().split()[-1]}"
-    finally:
-        child.terminate()
-        await child.wait()
 
 
 def stats(versions: int, turn: int) -> bytes:
@@ -122,7 +106,7 @@ async def process(report: Report, seconds: float) -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     admin = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
-        async with beside(admin) as (pid, url):
+        async with sidecar(admin) as (pid, url):
             scrapes = []
             async with aiohttp.ClientSession() as session:
                 began, spent = time.monotonic(), cpu_seconds(pid)

@@ -8,14 +8,11 @@ one gets 80 % of the rate that it holds, and every entry has to come.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -23,8 +20,9 @@ import msgpack
 
 from benchmarks.child import Child, cpu_seconds, resident
 from benchmarks.listeners import COLUMNS, CONNECTIONS, Compared, Rig, gateway
-from benchmarks.load_tools import cores
-from benchmarks.report import ROOT, Report, arguments, machine, progress
+from benchmarks.load_tools import cores, pin
+from benchmarks.report import Report, arguments, machine, progress
+from benchmarks.sidecar_child import sidecar
 from sidecar.stream.figures import families
 from sidecar.stream.losses import Losses
 from sidecar.stream.receiver import Receiver
@@ -90,7 +88,11 @@ async def beside(report: Report, starts: int, rounds: int) -> None:
         progress(f"Envoy {start + 1} of {starts}")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        async with Rig(WAYS, sidecar=("127.0.0.1", port)) as rig, streaming(rig.envoy.admin_port, port) as (pid, url):
+        async with (
+            Rig(WAYS, sidecar=("127.0.0.1", port)) as rig,
+            sidecar(f"http://127.0.0.1:{rig.envoy.admin_port}", port) as (pid, url),
+        ):
+            pin(pid, cores()[0])
             await connected(url, rig)
             before, spent = await told(url), cpu_seconds(pid)
             compared.add(await rig.compare(rounds), "plain")
@@ -125,25 +127,6 @@ class Full:
         self.came, self.lost, self.cpu = self.came + came, self.lost + lost, self.cpu + cpu
 
 
-@asynccontextmanager
-async def streaming(admin_port: int, port: int) -> AsyncIterator[tuple[int, str]]:
-    """The sidecar as users start it, on the core of the load: its process id, and where it answers."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "headgate", "sidecar", "--envoy", f"http://127.0.0.1:{admin_port}"),
-        *("--listen", "127.0.0.1:0", "--stream", f"127.0.0.1:{port}"),
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    os.sched_setaffinity(child.pid, cores()[0])
-    try:
-        assert child.stderr is not None
-        await child.stderr.readline()
-        yield child.pid, f"http://{(await child.stderr.readline()).decode().split()[-1]}"
-    finally:
-        child.terminate()
-        await child.wait()
-
-
 async def connected(url: str, rig: Rig) -> None:
     """Until entries come, for Envoy connects when it has one to tell; and until what was lost before is known."""
     async with asyncio.timeout(30):
@@ -157,7 +140,7 @@ async def at_a_rate(url: str, port: int, rate: float, seconds: float) -> tuple[d
     """What was sent, how many entries came of it, and how many were told as lost."""
     before = await told(url)
     with Child.script("paced.py", port, "m.example", rate, seconds, CONNECTIONS * 4) as load:
-        os.sched_setaffinity(load.pid, cores()[0])
+        pin(load.pid, cores()[0])
         sent = await asyncio.to_thread(load.hear, "done", seconds + 30)
     await asyncio.sleep(SETTLED)
     after = await told(url)

@@ -26,7 +26,8 @@ import aiohttp
 from benchmarks.child import Child
 from benchmarks.listeners import MANIFEST, MODEL
 from benchmarks.plane import Plane, rollouts
-from benchmarks.report import ROOT, Report, arguments, machine, progress
+from benchmarks.report import Report, arguments, machine, progress
+from benchmarks.sidecar_child import sidecar
 from sidecar.metrics.totals import Times
 from xds.bootstrap import SECONDS
 from xds.ir import Gateway, Listener, Stream
@@ -98,24 +99,12 @@ async def run(report: Report, requests: int) -> None:
         await plane.start_envoy(sidecar=("127.0.0.1", stream))
         await plane.acked(MODEL)
         assert plane.envoy is not None
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "headgate", "sidecar", "--envoy", f"http://127.0.0.1:{plane.envoy.admin_port}"),
-            *("--listen", "127.0.0.1:0", "--stream", f"127.0.0.1:{stream}"),
-            stderr=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-        )
-        try:
-            assert child.stderr is not None
-            await child.stderr.readline()
-            url = f"http://{(await child.stderr.readline()).decode().split()[-1]}"
-            first = await truth(folder, plane.port, 200)  # by then Envoy is connected
-            await settled(url, total(first))
-            progress(f"{requests:,} requests")
-            known = _both(first, await truth(folder, plane.port, requests))
-            page = await settled(url, total(known))
-        finally:
-            child.terminate()
-            await child.wait()
+        _, url = await stack.enter_async_context(sidecar(f"http://127.0.0.1:{plane.envoy.admin_port}", stream))
+        first = await truth(folder, plane.port, 200)  # by then Envoy is connected
+        await settled(url, total(first))
+        progress(f"{requests:,} requests")
+        known = _both(first, await truth(folder, plane.port, requests))
+        page = await settled(url, total(known))
     compare(report, known, page)
 
 

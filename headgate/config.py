@@ -46,7 +46,7 @@ from router.values import (
     shown,
 )
 from router.words import in_our_words
-from sidecar.quantity import quantity
+from sidecar.quantity import LEAST_MEMORY, quantity
 from xds import ir
 
 DEFAULT_GATEWAY = "default"
@@ -56,7 +56,7 @@ _ANY_ADDRESS = ("0.0.0.0", "::")
 MOST_LABELS = 8
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SOURCE = re.compile(r"metadata:[A-Za-z0-9_.-]{1,40}|[A-Za-z0-9-]{1,64}")
-_LEAST_MEMORY, _MOST_MEMORY = 1 << 20, 64 << 30
+_MOST_MEMORY = 64 << 30
 _TAKEN_LABELS = ("namespace", "model", "version", "route", "shadow", "code", "le", "job", "instance")
 
 
@@ -78,7 +78,7 @@ def _memory(value: Any) -> int:
         size = quantity(value)
     except ValueError:
         raise fault(f"{shown(value)} is no amount of memory", "write for example 64Mi") from None
-    if not _LEAST_MEMORY <= size <= _MOST_MEMORY:
+    if not LEAST_MEMORY <= size <= _MOST_MEMORY:
         raise fault(f"must be 1Mi to 64Gi, not {shown(value)}", "write for example 64Mi")
     return size
 

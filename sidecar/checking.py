@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from sidecar.places import PLACES
 from sidecar.plugin import PROPERTIES, Buffered, HeadersOnly, HttpContext, Plugin, Streamed
+from sidecar.quantity import LEAST_MEMORY
 
-LEAST_MEMORY = 1 << 20
 _CONTEXT_HOOKS = tuple(name for name in vars(HttpContext) if name.startswith("on_"))
 _ROOT_HOOKS = tuple(name for name in vars(Plugin) if name.startswith("on_") and callable(getattr(Plugin, name)))
 

@@ -7,6 +7,8 @@ cluster is, such as mirrored copies (`iris/v2~shadow`). A cluster that several m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sidecar import route_name
 from sidecar.headers import Headers
 
@@ -26,6 +28,11 @@ def is_shared(cluster: str) -> bool:
     """Whether models share it. No namespace, model or version has a colon in its name."""
     first, _, rest = cluster.partition("/")
     return first == "shared" and ":" in rest.partition("/")[0]
+
+
+def told(name: str, cluster: str, route: Callable[[], str], answer: Callable[[], Headers]) -> str | None:
+    """The `namespace`, `model` or `version` of a request here. Only a shared cluster asks for `route` and `answer`."""
+    return of_shared(name, route(), answer()) if is_shared(cluster) else parts(cluster).get(name)
 
 
 def of_shared(name: str, route: str, answer: Headers) -> str | None:

@@ -159,9 +159,7 @@ class Handler(Stream, Host):
             return self.string(_STRINGS[name])
         if name in ("model", "version", "namespace"):
             cluster = self.string(_STRINGS["cluster"]) or ""
-            if not cluster_name.is_shared(cluster):
-                return cluster_name.parts(cluster).get(name)
-            return cluster_name.of_shared(name, self.string(_STRINGS["route"]) or "", self._answered())
+            return cluster_name.told(name, cluster, lambda: self.string(_STRINGS["route"]) or "", self._answered)
         if name == "request_time":
             return time.time() - (time.monotonic() - self.began)
         return None
@@ -286,9 +284,6 @@ class LeanHandler(Lean, Handler):
     def over(self) -> None:
         self.contexts = None
         super().over()
-
-    def _answered(self) -> Headers:
-        return self.response_headers_seen if self.chain is None and self.contexts is not None else super()._answered()
 
     def _late(self) -> Chain:
         return super()._late() if self.contexts is None else self.whole()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 _SLICE: Final = 2_000  # objects: half a millisecond
 _ALONE: Final = 2  # what getrefcount says of an object that only a variable refers to
-_IN_ROWS: Final = (list, deque)
+_ONE_BY_ONE: Final = (list, deque, set)
 _BY_KEY: Final = (dict, OrderedDict, defaultdict)
 
 
@@ -22,16 +22,14 @@ def freed(objects: list[Any]) -> Iterator[None]:
         if sys.getrefcount(one) <= _ALONE:
             kind = type(one)
             part: list[Any] = []
-            if kind in _IN_ROWS:
+            if kind in _ONE_BY_ONE:
                 part = [one.pop() for _ in range(min(len(one), _SLICE))]
             elif kind in _BY_KEY:
                 for _ in range(min(len(one), _SLICE)):
                     part += one.popitem()
-            elif kind is set:
-                part = [one.pop() for _ in range(min(len(one), _SLICE))]
             else:
                 part = gc.get_referents(one)
-            if part and kind in (*_IN_ROWS, *_BY_KEY, set) and one:
+            if part and kind in (*_ONE_BY_ONE, *_BY_KEY) and one:
                 objects.append(one)
             del one
             left -= len(part)

@@ -106,6 +106,13 @@ class Lean:
         self.response_headers_seen = headers
         return self._quick(self.lane.response, headers, end, monotonic(), thread)
 
+    def _answered(self) -> Headers:
+        """The headers of the response, none as long as there are none."""
+        if self.chain is None and self.contexts is not None:
+            return self.response_headers_seen
+        later: Headers = super()._answered()  # type: ignore[misc]  # the host's
+        return later
+
     def whole(self) -> Chain:
         """The chain, made now if there is none."""
         chain = self.chain

@@ -20,13 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sidecar.anew import fresh
 from sidecar.chain import told
-from sidecar.checking import LEAST_MEMORY, check, wrong_memory
+from sidecar.checking import check, wrong_memory
 from sidecar.kept import measured, mebibytes
 from sidecar.memory import walk_of
-from sidecar.pipeline import Bound, Pipeline, metric_word
+from sidecar.pipeline import Bound, Pipeline, metric_word, remade
 from sidecar.places import Place, misplaced, rather
 from sidecar.plugin import Plugin
-from sidecar.quantity import Bytes, quantity_text
+from sidecar.quantity import LEAST_MEMORY, Bytes, quantity_text
 from sidecar.shared import SharedData
 from sidecar.watch import WATCH
 
@@ -179,16 +179,8 @@ def configured(
         what = f"once configured, {bound.name} keeps more than its {mebibytes(bound.memory)}: {kept}"
         return None, [Fault(f"{field}.memory", what, "if it needs more, say so here or in its on_configure")]
     bound.health.kept = kept.bytes
-    bound.remake = lambda: _in_time(lambda: _remade(bound, spec.config))
+    bound.remake = lambda: _in_time(lambda: remade(bound, fresh(type(bound.plugin)), spec.config))
     return bound, []
-
-
-def _remade(bound: Bound, config: Mapping[str, Any]) -> Plugin:
-    """The root made again, of a class that is made again."""
-    kind = fresh(type(bound.plugin))
-    plugin = bound.equip(kind())
-    plugin.on_configure(kind.config_model.model_validate(config) if kind.config_model is not None else config)
-    return plugin
 
 
 def _from_file(path: Path) -> ModuleType | str:

@@ -257,7 +257,7 @@ def bind(*plugins: tuple[Plugin, Any] | Plugin) -> Pipeline:
         bound = Bound(plugin)
         bounds.append(bound)
         _configure(plugin, config)
-        bound.remake = partial(_remade, bound, type(plugin), config)
+        bound.remake = partial(remade, bound, type(plugin), config)
     return Pipeline(bounds)
 
 
@@ -265,7 +265,8 @@ def _configure(plugin: Plugin, config: Any) -> None:
     plugin.on_configure(plugin.config_model.model_validate(config) if plugin.config_model else config)
 
 
-def _remade(bound: Bound, kind: type[Plugin], config: Any) -> Plugin:
+def remade(bound: Bound, kind: type[Plugin], config: Any) -> Plugin:
+    """A new root for it, of this class, configured as the first one was."""
     plugin = bound.equip(kind())
     _configure(plugin, config)
     return plugin

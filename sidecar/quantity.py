@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator
 
+LEAST_MEMORY: Final = 1 << 20  # of what a plugin may keep
 _UNITS: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _QUANTITY: Final = re.compile(r"(\d{1,18})(k|M|G|Ki|Mi|Gi)?\Z")
 

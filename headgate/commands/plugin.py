@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,9 +20,22 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*\Z")
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 config_option = click.option(
     "--config", "config", type=click.Path(path_type=Path), help="YAML file with what the plugin is configured with."
 )
+
+
+def figures_option(told: str) -> Callable[[_Command], _Command]:
+    """--plugin-figures of those who write metrics of plugins there, and of who reads them."""
+    return click.option(
+        "--plugin-figures",
+        "figures",
+        type=click.Path(path_type=Path),
+        envvar="HEADGATE_PLUGIN_FIGURES",
+        metavar="FOLDER",
+        help=told,
+    )
 
 
 @click.group(

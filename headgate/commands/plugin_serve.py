@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.commands.output import BAD_INPUT, Failure, emit, error_line, examples
-from headgate.commands.plugin import config_option, listed
+from headgate.commands.plugin import config_option, figures_option, listed
 from headgate.commands.serve import host_and_port
 
 if TYPE_CHECKING:
@@ -32,14 +32,7 @@ _SOCKET = "unix:/run/headgate/plugins.sock"
 )
 @click.option("--call", "calls", metavar="URL", multiple=True, help="A server that plugins may call. Repeatable.")
 @click.option("--metrics", metavar="HOST:PORT", help="Where /metrics and /healthz are. By default nowhere.")
-@click.option(
-    "--plugin-figures",
-    "figures",
-    type=click.Path(path_type=Path),
-    envvar="HEADGATE_PLUGIN_FIGURES",
-    metavar="FOLDER",
-    help="Where headgate sidecar --plugin-figures finds the same metrics.",
-)
+@figures_option("Where headgate sidecar --plugin-figures finds the same metrics.")
 @click.option("--reload", is_flag=True, help="Load plugins again when their files change.")
 @click.option("--show-envoy", is_flag=True, help="Print the filter and the cluster for Envoy, and end.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How to log.")

@@ -9,6 +9,7 @@ import click
 
 from headgate.commands import sidecar_proxy
 from headgate.commands.output import Failure, examples
+from headgate.commands.plugin import figures_option
 from headgate.commands.serve import host_and_port
 
 _ENVOY = "http://127.0.0.1:9901"
@@ -55,14 +56,7 @@ class _Log:
     show_default=True,
     help="With --stream: how many of the last requests /requests shows.",
 )
-@click.option(
-    "--plugin-figures",
-    "figures",
-    type=click.Path(path_type=Path),
-    envvar="HEADGATE_PLUGIN_FIGURES",
-    metavar="FOLDER",
-    help="Tell what plugins inside Envoy and beside it count: the folder where they say it.",
-)
+@figures_option("Tell what plugins inside Envoy and beside it count: the folder where they say it.")
 @click.option("--proxy", metavar="URL", help="No Envoy: be a reverse proxy in front of this model server.")
 @click.option("--proxy-config", type=click.Path(path_type=Path), help="YAML file of the proxy, see docs/plugins.md.")
 @click.option("--proxy-listen", metavar="HOST:PORT", help="Where its clients connect.  [default: 127.0.0.1:8080]")

@@ -118,9 +118,9 @@ class Exchange(Host):
             return route_name.read(value).name if name == "route" and isinstance(value, str) else value
         if name in ("model", "version", "namespace"):
             cluster = str(self.property("cluster") or "")
-            if not cluster_name.is_shared(cluster):
-                return cluster_name.parts(cluster).get(name)
-            return cluster_name.of_shared(name, str(self._attribute(ATTRIBUTES["route"]) or ""), self._answered())
+            return cluster_name.told(
+                name, cluster, lambda: str(self._attribute(ATTRIBUTES["route"]) or ""), self._answered
+            )
         return self._since if name == "request_time" else None
 
     def _answered(self) -> Headers:

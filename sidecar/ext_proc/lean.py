@@ -17,7 +17,6 @@ from sidecar.ext_proc.choice import REQUEST, RESPONSE, Chosen
 from sidecar.ext_proc.header_map import WireHeaders
 from sidecar.ext_proc.host import Exchange
 from sidecar.ext_proc.http2 import Stream
-from sidecar.headers import Headers
 from sidecar.lean import Lane, Lean
 from sidecar.plugin import HttpContext
 
@@ -73,9 +72,6 @@ class LeanExchange(Lean, Exchange):
         return told[0] == wire.REQUEST_HEADERS and (
             told[3] in _PLAIN or (told[3] in _PLAIN_FIRST and not self._plugins.always)
         )
-
-    def _answered(self) -> Headers:
-        return self.response_headers_seen if self.chain is None and self.contexts is not None else super()._answered()
 
     def _asked_for(self, question: int, what: Any, request: Any) -> None:
         if not self._brief or question > wire.RESPONSE_HEADERS or not self._is_next(question, request):

@@ -131,7 +131,7 @@ class Llms:
         """For Prometheus."""
         spoken = sorted(self._said.items())
         tokens = [
-            Sample("_total", (*_of(version), ("direction", direction)), count)
+            Sample("_total", (*labels(version), ("direction", direction)), count)
             for version, one in spoken
             for direction, count in (("in", one.tokens_in), ("out", one.tokens_out))
         ]
@@ -193,10 +193,11 @@ def _times(name: str, by: Iterable[tuple[Version, _Histogram]]) -> Family:
         if not count:
             continue
         for bound, so_far in zip((*map(str, SECONDS), "+Inf"), (*within, count), strict=True):
-            samples.append(Sample("_bucket", (*_of(version), ("le", bound)), so_far))
-        samples += Sample("_sum", _of(version), one.total_us / 1e6), Sample("_count", _of(version), count)
+            samples.append(Sample("_bucket", (*labels(version), ("le", bound)), so_far))
+        samples += Sample("_sum", labels(version), one.total_us / 1e6), Sample("_count", labels(version), count)
     return _family(name, samples)
 
 
-def _of(version: Version) -> Labels:
+def labels(version: Version) -> Labels:
+    """For Prometheus."""
     return tuple(version._asdict().items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
-from sidecar.instruments import Family, Kind, Labels, Sample
+from sidecar.instruments import Family, Kind, Sample
 from sidecar.metrics import llm
 from sidecar.metrics.bounds import BOUNDS
 from sidecar.stream.losses import Losses
@@ -38,7 +38,9 @@ def families(receiver: Receiver, losses: Losses) -> tuple[Family, ...]:
     return (
         _family("headgate_stream_requests", (Sample("_total", by, n) for by, n in sorted(requests.counts().items()))),
         _durations(requests),
-        _family("headgate_stream_clients", (Sample("", _of(by), n) for by, n in sorted(requests.clients.items()))),
+        _family(
+            "headgate_stream_clients", (Sample("", llm.labels(by), n) for by, n in sorted(requests.clients.items()))
+        ),
         *requests.llms.families(),
         _family("headgate_stream_entries", (Sample("_total", (), requests.entries),)),
         _family("headgate_stream_lost", (Sample("_total", (("where", where),), n) for where, n in lost)),
@@ -63,7 +65,3 @@ def _durations(requests: Requests) -> Family:
 def _family(name: str, samples: Iterable[Sample]) -> Family:
     kind, told = HELP[name]
     return Family(name, kind, told, tuple(samples))
-
-
-def _of(version: llm.Version) -> Labels:
-    return tuple(version._asdict().items())
